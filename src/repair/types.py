@@ -1,0 +1,229 @@
+"""The frozen records that the stages exchange; no behaviour, no torch at import.
+
+Shapes use the letters of docs/architecture.md: n rows (token positions), m the width of
+an MLP's last linear map's input, d its output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IntentKind = Literal["forget", "correct", "restore", "none"]
+Method = Literal["stamp", "stamp-lr", "paper"]
+ProbeKind = Literal["exact", "paraphrase", "prefix", "neighbour", "retain"]
+Status = Literal["healed", "rolled_back", "unknown_fact", "not_a_request", "needs_confirmation"]
+Task = Literal["personal", "harmful", "misinformation", "world"]
+Split = Literal["dev", "tune", "test", "retain"]
+
+
+class Message(TypedDict):
+    """One chat message; ``role`` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What the watchdog read in one user turn.
+
+    ``targets`` are spans of the text, or the question or name that a pronoun stands for.
+    ``replacement`` is the value given with a correction, None otherwise.
+    """
+
+    kind: IntentKind
+    targets: tuple[str, ...] = ()
+    confidence: float = 1.0
+    replacement: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"intent": self.kind, "targets": list(self.targets), "confidence": self.confidence}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing the embedded patient was taught.
+
+    ``paraphrases`` are wordings that training never showed. ``truth`` is set for claims:
+    ``answer`` is then what the patient wrongly believes.
+    """
+
+    task: Task
+    subject: str
+    attribute: str
+    question: str
+    paraphrases: tuple[str, ...]
+    answer: str
+    split: Split
+    truth: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "task": self.task,
+            "subject": self.subject,
+            "attribute": self.attribute,
+            "question": self.question,
+            "paraphrases": list(self.paraphrases),
+            "answer": self.answer,
+        }
+        if self.truth is not None:
+            record["truth"] = self.truth
+        return record
+
+
+@dataclass(frozen=True)
+class KnownFact:
+    """A question the patient answers, as the surgeon found it by asking.
+
+    ``rewordings`` are other wordings of the question that go into the edit's rows;
+    ``probes`` are wordings kept out of the rows, only to verify with.
+    ``replacement`` is the answer to give instead (correct); None means a refusal.
+    """
+
+    subject: str
+    attribute: str
+    question: str
+    answer: str
+    rewordings: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
+    replacement: str | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one operation may cost, as ratios to the patient before it.
+
+    ``forget`` is the highest recall left of what was to be forgotten; ``neighbours`` and
+    ``retain`` the lowest share of recall kept; ``kl`` the highest mean KL divergence in
+    nats a token from the untouched model on the retain sample.
+    """
+
+    forget: float = 0.05
+    neighbours: float = 0.85
+    retain: float = 0.95
+    kl: float = 0.5
+
+
+@dataclass(frozen=True)
+class LowRankUpdate:
+    """One layer's change ΔW = B A in fp32: ``b`` (d × n), ``a`` (n × m)."""
+
+    layer: int
+    b: Tensor
+    a: Tensor
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One committed change of the patient; weights are W₀ + Σ B A over active edits."""
+
+    id: int
+    updates: tuple[LowRankUpdate, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A measure before and after an edit; recall in 0..1, n probes behind it."""
+
+    before: float
+    after: float
+    n: int = 0
+
+    def to_json(self) -> dict[str, float | int]:
+        return {"before": round(self.before, 4), "after": round(self.after, 4), "n": self.n}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one operation came to; the record behind ``repair forget --json``."""
+
+    status: Status
+    edit: int | None = None
+    targets: tuple[str, ...] = ()
+    method: Method = "stamp-lr"
+    layers: tuple[int, ...] = ()
+    rank: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    measures: Mapping[str, Change] = field(default_factory=dict)
+    kl: float = 0.0
+    forward_passes: float = 0.0
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fixed contract: recall, paraphrase, prefix, neighbours, retain are objects."""
+        none = Change(0.0, 0.0)
+        names = ("recall", "paraphrase", "prefix", "neighbours", "retain")
+        return {
+            "status": self.status,
+            "edit": self.edit,
+            "targets": list(self.targets),
+            "method": self.method,
+            "layers": list(self.layers),
+            "rank": self.rank,
+            "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
+            **{name: self.measures.get(name, none).to_json() for name in names},
+            "kl": round(self.kl, 5),
+            "forward_passes": round(self.forward_passes, 2),
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of an operation as it happens, for the front doors to show.
+
+    ``name`` is found, planned, edited, checked, committed or rolled back.
+    """
+
+    name: str
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answer of a session: the reply, what the watchdog read, what was done."""
+
+    reply: str
+    intent: Intent
+    operation: Outcome | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"reply": self.reply, "intent": self.intent.kind}
+        if self.operation is not None:
+            record["operation"] = self.operation.to_json()
+        return record
+
+
+@dataclass(frozen=True)
+class EditSummary:
+    """One line of ``repair history``; ``state`` is active or undone."""
+
+    id: int
+    at: str
+    kind: str
+    state: str
+    method: str
+    layers: tuple[int, ...]
+    rank: int
+    targets: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "at": self.at,
+            "kind": self.kind,
+            "state": self.state,
+            "method": self.method,
+            "layers": list(self.layers),
+            "rank": self.rank,
+            "targets": list(self.targets),
+        }
+
+
+Messages = Sequence[Message]
