@@ -95,6 +95,31 @@ class KnownFact:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """One question put to the patient to measure recall of ``answer``.
+
+    ``prefix`` is the start of the answer that an attacker gives away, empty otherwise.
+    """
+
+    kind: ProbeKind
+    question: str
+    answer: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class SealedProbe:
+    """A probe as the ledger keeps it: the answer only as keyed hashes of its words.
+
+    ``words`` are the hashes, in order, of the tokens that ROUGE-L compares.
+    """
+
+    kind: ProbeKind
+    question: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Budget:
     """What one operation may cost, as ratios to the patient before it.
 
