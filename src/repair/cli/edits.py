@@ -1,0 +1,109 @@
+"""Commands that change what the model knows: forget, correct, undo, redo, history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from repair.cli.options import Flags, Json, Text, Yes, with_flags
+from repair.cli.output import interactive, say, say_json
+from repair.types import Outcome
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan only; change nothing.")]
+Ids = Annotated[
+    list[int] | None,
+    typer.Argument(metavar="[ID]...", show_default=False, help="Default: the latest."),
+]
+
+
+@with_flags
+def forget(
+    text: Text,
+    *,
+    flags: Flags,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> int:
+    """Forget what the text asks for. Plans, edits, checks, and rolls back what harms."""
+    return _operate(flags, text, "forget", as_json=as_json, dry_run=dry_run, yes=yes)
+
+
+@with_flags
+def correct(
+    text: Text,
+    *,
+    flags: Flags,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> int:
+    """Replace a wrong fact by the one the text gives."""
+    return _operate(flags, text, "correct", as_json=as_json, dry_run=dry_run, yes=yes)
+
+
+def _operate(
+    flags: Flags,
+    text: str,
+    kind: Literal["forget", "correct"],
+    *,
+    as_json: bool,
+    dry_run: bool,
+    yes: bool,
+) -> int:
+    from repair.cli import display
+
+    with display.Stages() as stages, flags.session(stages) as session:
+        stages.doing("reading the request")
+        outcome = session.request(text, dry_run=dry_run, yes=yes, kind=kind)
+        waiting = outcome.status == "needs_confirmation" and not dry_run
+        may_ask = interactive() and not as_json
+        if waiting and may_ask and display.confirmed(stages, outcome):
+            outcome = session.request(text, yes=True, kind=kind)
+    if as_json:
+        say_json(outcome.to_json())
+    else:
+        display.out.print(display.outcome(outcome))
+    return exit_code(outcome, dry_run=dry_run)
+
+
+def exit_code(outcome: Outcome, *, dry_run: bool = False) -> int:
+    """0 when it was done, or would be; 1 when it was refused or rolled back."""
+    accepted = {"healed", "needs_confirmation"} if dry_run else {"healed"}
+    return 0 if outcome.status in accepted else 1
+
+
+@with_flags
+def undo(ids: Ids = None, *, flags: Flags, as_json: Json = False) -> None:
+    """Leave edits out again. The weights are exactly as if they had never been made."""
+    with flags.session() as session:
+        _tell("undone", session.undo(*(ids or ())), as_json)
+
+
+@with_flags
+def redo(ids: Ids = None, *, flags: Flags, as_json: Json = False) -> None:
+    """Put undone edits back."""
+    with flags.session() as session:
+        _tell("redone", session.redo(*(ids or ())), as_json)
+
+
+def _tell(what: str, ids: tuple[int, ...], as_json: bool) -> None:
+    if as_json:
+        say_json({what: list(ids)})
+    else:
+        named = ", ".join(map(str, ids))
+        say(f"{what}: {named}" if ids else f"nothing {what}")
+
+
+@with_flags
+def history(*, flags: Flags, as_json: Json = False) -> None:
+    """List the edits, active and undone."""
+    with flags.session() as session:
+        edits = session.history()
+    if as_json:
+        say_json({"edits": [edit.to_json() for edit in edits]})
+        return
+    from repair.cli import display
+
+    display.out.print(display.history(edits))
