@@ -1,0 +1,164 @@
+"""Edits as a PEFT LoRA folder and back; knows the file format, not how edits come about.
+
+An edit's factors are a LoRA adapter already: several edits are concatenated, which is
+exact, and alpha equals the rank everywhere, so that the scale is 1.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from repair.errors import DiskFull, UsageError
+from repair.types import Edit, LowRankUpdate
+
+if TYPE_CHECKING:
+    from repair.patient import Patient
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_KEY = re.compile(r"base_model\.model\.(?P<name>.+)\.lora_(?P<factor>[AB])\.weight")
+
+
+def save_peft(patient: Patient, edits: Sequence[Edit], folder: str | Path) -> None:
+    """Write edits as ``adapter_config.json`` and ``adapter_model.safetensors``, in fp32.
+
+    Every edited layer gets the same rank (the largest layer's; the others are padded with
+    zeros, which change nothing), since some servers take one rank only.
+
+    Raises:
+        UsageError: the edits hold no update.
+        DiskFull: the folder cannot be written.
+    """
+    factors = _concatenated(edits)
+    if not factors:
+        raise UsageError("There is no active edit to export.", "Make an edit first.")
+    rank = max(a.shape[0] for _, a in factors.values())
+    tensors: dict[str, Tensor] = {}
+    for layer, (b, a) in factors.items():
+        key = f"base_model.model.{patient.layers[layer].name}"
+        missing = rank - a.shape[0]
+        tensors[f"{key}.lora_A.weight"] = torch.nn.functional.pad(a, (0, 0, 0, missing))
+        tensors[f"{key}.lora_B.weight"] = torch.nn.functional.pad(b, (0, missing))
+    config = _config(patient, sorted(factors), rank)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise DiskFull(
+            f"The adapter cannot be written to {folder} ({error}).",
+            "Free space or choose another folder.",
+        ) from error
+
+
+def load_peft(folder: str | Path) -> tuple[LowRankUpdate, ...]:
+    """Read a LoRA folder's updates with the scale multiplied in and zero padding cut off.
+
+    The layer is the number in the module's path, so the adapter must hold MLP outputs
+    only; ``Patient.apply`` refuses factors of any other shape.
+
+    Raises:
+        UsageError: no adapter there, broken files, or one that is not plain LoRA.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS_FILE)
+        plain = config["peft_type"] == "LORA" and not config.get("use_dora")
+        pairs = _pairs(tensors)
+        scales = {name: _scale(config, name) for name in pairs}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"There is no readable LoRA adapter in {folder}.",
+            f"Give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}.",
+        ) from error
+    if not plain:
+        raise UsageError(f"The adapter in {folder} is not plain LoRA.", "Export it as LoRA.")
+    updates = [_trimmed(_layer_number(name), b * scales[name], a) for name, (b, a) in pairs.items()]
+    layers = [update.layer for update in updates]
+    if len(set(layers)) < len(layers):
+        raise UsageError(
+            f"The adapter in {folder} changes more than one matrix of a layer.",
+            "Only the MLP outputs can carry an edit.",
+        )
+    return tuple(sorted(updates, key=lambda update: update.layer))
+
+
+def _concatenated(edits: Sequence[Edit]) -> dict[int, tuple[Tensor, Tensor]]:
+    """Per layer B (d × Σn) and A (Σn × m) in fp32 on the CPU, edits in the order of ids."""
+    parts: dict[int, list[LowRankUpdate]] = {}
+    for edit in sorted(edits, key=lambda edit: edit.id):
+        for update in edit.updates:
+            parts.setdefault(update.layer, []).append(update)
+    return {
+        layer: (
+            torch.cat([update.b.float().cpu() for update in updates], dim=1).contiguous(),
+            torch.cat([update.a.float().cpu() for update in updates], dim=0).contiguous(),
+        )
+        for layer, updates in parts.items()
+    }
+
+
+def _config(patient: Patient, layers: Sequence[int], rank: int) -> dict[str, Any]:
+    """The adapter's configuration; full module names, so that nothing else can match."""
+    from peft import LoraConfig
+
+    lora: Any = LoraConfig(
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=0.0,
+        bias="none",
+        fan_in_fan_out=patient.layers[layers[0]].transposed,
+        base_model_name_or_path=patient.source,
+        revision=patient.revision,
+    )
+    config: dict[str, Any] = lora.to_dict()
+    config["target_modules"] = [patient.layers[layer].name for layer in layers]
+    return config
+
+
+def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """B (d × r) and A (r × m) in fp32 by module name."""
+    factors: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.fullmatch(key)
+        if match is None or tensor.dim() != 2:
+            raise ValueError(f"{key} is no LoRA factor")
+        factors.setdefault(match["name"], {})[match["factor"]] = tensor.float()
+    return {name: (pair["B"], pair["A"]) for name, pair in factors.items()}
+
+
+def _scale(config: dict[str, Any], name: str) -> float:
+    def setting(pattern: str, default: str) -> float:
+        for suffix, value in (config.get(pattern) or {}).items():
+            if name == suffix or name.endswith(f".{suffix}"):
+                return float(value)
+        return float(config[default])
+
+    rank = setting("rank_pattern", "r")
+    divisor: float = rank**0.5 if config.get("use_rslora") else rank
+    return setting("alpha_pattern", "lora_alpha") / divisor
+
+
+def _layer_number(name: str) -> int:
+    number = next((part for part in name.split(".") if part.isdigit()), None)
+    if number is None:
+        raise UsageError(f"The adapter's module {name} belongs to no layer.")
+    return int(number)
+
+
+def _trimmed(layer: int, b: Tensor, a: Tensor) -> LowRankUpdate:
+    used = (a != 0).any(dim=1) & (b != 0).any(dim=0)
+    return LowRankUpdate(layer, b[:, used].contiguous(), a[used].contiguous())

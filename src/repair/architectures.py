@@ -1,0 +1,229 @@
+"""Where a decoder's MLP outputs are, found by structure; knows no model names, edits or text.
+
+A layer's MLP is the module inside the block that maps d to m (one map, a gated pair, or
+both fused into one of width 2m), owns an activation, and ends in a linear map m to d.
+That last map is what an edit changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from repair.errors import ModelNotEditable
+
+EDITABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_NOT_ACTIVATIONS = (nn.Dropout, nn.Identity, nn.ModuleList, nn.ModuleDict)
+_FULL_PRECISION = "Load the checkpoint's float32, bfloat16 or float16 version instead."
+_DENSE = "Use a dense model: every layer needs one MLP of plain linear maps."
+
+
+@dataclass(frozen=True)
+class MlpOutput:
+    """The last linear map of one decoder layer's MLP: o = W h.
+
+    ``in_features`` is m, ``out_features`` d. ``transposed`` says that the module stores its
+    weight as m × d (GPT-2's Conv1D) and not as d × m.
+    """
+
+    layer: int
+    name: str
+    module: nn.Module
+    in_features: int
+    out_features: int
+    transposed: bool
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The weight as the module stores it, d × m or, where ``transposed``, m × d."""
+        weight = self.module.weight
+        if not isinstance(weight, nn.Parameter):
+            raise ModelNotEditable(f"The weight of {self.name} is not a parameter.", _DENSE)
+        return weight
+
+    @property
+    def weight(self) -> Tensor:
+        """A view of the weight as W (d × m) that shares its memory."""
+        data = self.parameter.data
+        return data.T if self.transposed else data
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """A linear map by its widths, whichever way its module stores them."""
+
+    name: str
+    module: nn.Module
+    n_in: int
+    n_out: int
+    transposed: bool
+
+
+def find_mlp_outputs(model: nn.Module) -> tuple[MlpOutput, ...]:
+    """The MLP output map of every decoder layer of a dense causal language model, in order.
+
+    Raises:
+        ModelNotEditable: the weights are quantised, a layer holds experts, or a layer has
+            no MLP of the expected shape.
+    """
+    refuse_quantised(getattr(model, "config", None))
+    prefix, blocks = _decoder_blocks(model)
+    found: list[MlpOutput] = []
+    for index, block in enumerate(blocks):
+        name = f"{prefix}.{index}"
+        _refuse_experts(name, block)
+        linear = _mlp_output(name, block)
+        found.append(
+            MlpOutput(
+                index, linear.name, linear.module, linear.n_in, linear.n_out, linear.transposed
+            )
+        )
+    for output in found:
+        if output.parameter.dtype not in EDITABLE_DTYPES:
+            raise ModelNotEditable(
+                f"The weight of {output.name} is stored as {output.parameter.dtype}.",
+                _FULL_PRECISION,
+            )
+    if len({id(output.parameter) for output in found}) < len(found):
+        raise ModelNotEditable("Several decoder layers share one MLP weight.", _DENSE)
+    return tuple(found)
+
+
+def refuse_quantised(config: object) -> None:
+    """Refuse a model whose configuration says that its weights are quantised.
+
+    Raises:
+        ModelNotEditable: ``config`` carries a quantisation.
+    """
+    quantisation = getattr(config, "quantization_config", None)
+    if not quantisation:
+        return
+    if isinstance(quantisation, dict):
+        method = quantisation.get("quant_method", "unknown")
+    else:
+        method = getattr(quantisation, "quant_method", "unknown")
+    raise ModelNotEditable(
+        f"The model's weights are already quantised ({getattr(method, 'value', method)}).",
+        _FULL_PRECISION,
+    )
+
+
+def _decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The list of layers that lies beside the token embedding, or nearest above it.
+
+    Starting at the embedding keeps the vision tower of a multimodal model out.
+    """
+    path = _embedding_path(model)
+    while path:
+        path = path.rpartition(".")[0]
+        trunk = model.get_submodule(path)
+        lists = [
+            (f"{path}.{name}" if path else name, child)
+            for name, child in trunk.named_children()
+            if isinstance(child, nn.ModuleList) and len(child) > 0
+        ]
+        if lists:
+            return max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    raise ModelNotEditable(
+        f"No list of decoder layers was found in {type(model).__name__}.",
+        "Use a causal language model of the decoder-only kind.",
+    )
+
+
+def _embedding_path(model: nn.Module) -> str:
+    getter: Any = getattr(model, "get_input_embeddings", None)
+    try:
+        embedding = getter() if getter is not None else None
+    except NotImplementedError:
+        embedding = None
+    for name, module in model.named_modules():
+        if module is embedding:
+            return str(name)
+    return ""
+
+
+def _refuse_experts(name: str, block: nn.Module) -> None:
+    for child_name, child in block.named_modules():
+        stacked = not isinstance(child, nn.modules.conv._ConvNd) and any(
+            parameter.dim() == 3 for parameter in child.parameters(recurse=False)
+        )
+        listed = isinstance(child, nn.ModuleList) and (
+            sum(bool(_candidates("", item)) for item in child) > 1
+        )
+        if stacked or listed:
+            raise ModelNotEditable(
+                f"{name}.{child_name} is a mixture of experts, which has no single MLP to edit.",
+                "Use a dense model.",
+            )
+
+
+def _mlp_output(name: str, block: nn.Module) -> _Linear:
+    """The block's MLP output; where several maps fit, the widest is the MLP."""
+    candidates = _candidates(name, block)
+    if not candidates:
+        packed = any(not tensor.is_floating_point() for tensor in block.parameters())
+        packed = packed or any(hasattr(module, "qweight") for module in block.modules())
+        kinds = sorted({type(module).__name__ for module in block.modules()})
+        raise ModelNotEditable(
+            f"{name} holds {'quantised weights' if packed else 'no MLP that ends in a linear map'}"
+            f" (found: {', '.join(kinds)}).",
+            _FULL_PRECISION if packed else _DENSE,
+        )
+    widest = max(linear.n_in for linear in candidates)
+    fitting = [linear for linear in candidates if linear.n_in == widest]
+    if len(fitting) > 1:
+        names = ", ".join(linear.name for linear in fitting)
+        raise ModelNotEditable(f"{name} has more than one MLP output ({names}).", _DENSE)
+    return fitting[0]
+
+
+def _candidates(name: str, block: nn.Module) -> list[_Linear]:
+    """Output maps of MLP shape; those beside an activation, where there are any.
+
+    Shape alone also fits a fused attention whose keys and values together are as wide as
+    its queries; attention owns no activation.
+    """
+    with_activation: list[_Linear] = []
+    without: list[_Linear] = []
+    for child_name, child in block.named_modules():
+        full_name = ".".join(part for part in (name, child_name) if part)
+        output = _last_linear(full_name, child)
+        if output is not None:
+            (with_activation if _owns_activation(child) else without).append(output)
+    return with_activation or without
+
+
+def _last_linear(name: str, owner: nn.Module) -> _Linear | None:
+    linears = list(_own_linears(name, owner))
+    for output in reversed(linears):
+        d, m = output.n_out, output.n_in
+        rest = [linear for linear in linears if linear is not output]
+        if any(linear.n_in != d for linear in rest):
+            continue
+        if [linear.n_out for linear in rest] in ([m], [m, m], [2 * m]):
+            return output
+    return None
+
+
+def _own_linears(name: str, owner: nn.Module) -> Iterator[_Linear]:
+    for child_name, child in owner.named_children():
+        full_name = f"{name}.{child_name}"
+        if isinstance(child, nn.Linear):
+            yield _Linear(full_name, child, child.in_features, child.out_features, False)
+        elif isinstance(child, Conv1D):
+            n_in, n_out = child.weight.shape
+            yield _Linear(full_name, child, n_in, n_out, True)
+
+
+def _owns_activation(owner: nn.Module) -> bool:
+    return any(
+        not isinstance(child, _NOT_ACTIVATIONS)
+        and next(child.parameters(), None) is None
+        and next(child.buffers(), None) is None
+        for child in owner.children()
+    )

@@ -1,0 +1,266 @@
+"""From a folder or a Hub id to a model and its tokenizer; knows nothing of edits or chats.
+
+Reads model files and never writes to them. Every failure is one sentence with a remedy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as library_log
+
+from repair.architectures import refuse_quantised
+from repair.errors import EnvironmentProblem, ModelNotFound, NotEnoughMemory, UsageError
+from repair.memory import Weights, read_weights, require_memory, weight_files
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = Path(__file__).with_name("embedded")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SMALL_BYTES = 1_000_000_000
+_DESCRIPTION_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+_AGAIN = "Copy or download the model again."
+# What the libraries raise on files that are missing, truncated, or not what they claim.
+_BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    ZeroDivisionError,
+    SafetensorError,
+    StrictDataclassError,
+    pickle.UnpicklingError,
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files, found and not yet read.
+
+    ``name`` is what the user is shown; ``source`` what other programs can load it from.
+    """
+
+    folder: Path
+    name: str
+    source: str
+    revision: str | None = None
+
+    def content_hash(self) -> str:
+        """SHA-256 in hexadecimal over the configuration and the weight files' bytes."""
+        total = hashlib.sha256()
+        for file in (self.folder / "config.json", *weight_files(self.folder)):
+            digest = hashlib.sha256()
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            total.update(digest.digest())
+        return total.hexdigest()
+
+    def load(
+        self, dtype: str, device: torch.device
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Read the model onto ``device`` and its tokenizer.
+
+        Raises:
+            ModelNotFound: files are missing, broken, or no causal language model.
+            ModelNotEditable: the weights are quantised.
+            NotEnoughMemory: the estimate, or the device itself, says that it will not fit.
+        """
+        config = self._config()
+        weights = read_weights(self.folder)
+        if not weights.counts:
+            raise ModelNotFound(f"The model {self.name} has no weight files.", _AGAIN)
+        chosen = choose_dtype(dtype, weights, device)
+        require_memory(weights, chosen, device)
+        with _quiet(progress=weights.bytes >= _SMALL_BYTES):
+            tokenizer = self._tokenizer()
+            return self._model(config, chosen, device), tokenizer
+
+    def _config(self) -> PretrainedConfig:
+        if not (self.folder / "config.json").is_file():
+            raise ModelNotFound(
+                f"The model {self.name} has no config.json.",
+                "Give a folder in Hugging Face format or a model id of the Hub.",
+            )
+        try:
+            config: PretrainedConfig = AutoConfig.from_pretrained(
+                self.folder, local_files_only=True
+            )
+        except _BROKEN as error:
+            raise self._broken("configuration", error) from error
+        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise ModelNotFound(
+                f"The model {self.name} is no causal language model ({config.model_type}).",
+                "Use a model that generates text.",
+            )
+        refuse_quantised(config)
+        return config
+
+    def _model(
+        self, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
+    ) -> PreTrainedModel:
+        factory: Any = AutoModelForCausalLM
+        try:
+            model, info = factory.from_pretrained(
+                self.folder,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+            moved: PreTrainedModel = model.to(device)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise NotEnoughMemory(
+                f"The model {self.name} does not fit on {device.type}.", "Use a smaller model."
+            ) from error
+        except _BROKEN as error:
+            raise self._broken("weights", error) from error
+        # The library fills what a checkpoint lacks with random numbers and carries on.
+        absent = sorted(info["missing_keys"])
+        if absent:
+            raise ModelNotFound(
+                f"The model {self.name} lacks {len(absent)} weights, {absent[0]} among them.",
+                _AGAIN,
+            )
+        return moved
+
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                self.folder, local_files_only=True
+            )
+            usable = bool(tokenizer("a b").input_ids)
+        except _BROKEN as error:
+            raise self._broken("tokenizer", error) from error
+        if not usable:
+            raise ModelNotFound(f"The model {self.name} has no usable tokenizer files.", _AGAIN)
+        return tokenizer
+
+    def _broken(self, part: str, error: BaseException) -> ModelNotFound:
+        detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return ModelNotFound(
+            f"The {part} of {self.name} cannot be read ({detail[:160].rstrip('. ')}).", _AGAIN
+        )
+
+
+def find_checkpoint(path_or_id: str | Path | None, revision: str | None = None) -> Checkpoint:
+    """The files of the embedded model (None), of a folder, or of a Hub id.
+
+    A Hub id is fetched through the Hub's client, which respects ``HF_HOME``,
+    ``HF_HUB_OFFLINE`` and ``HF_TOKEN``.
+
+    Raises:
+        ModelNotFound: there is no such model, or it cannot be fetched.
+    """
+    if path_or_id is None:
+        if not (EMBEDDED / "config.json").is_file():
+            raise ModelNotFound(
+                "The embedded model is missing from this installation.",
+                "Reinstall the package, or name another model with --model.",
+            )
+        return Checkpoint(EMBEDDED, "embedded", str(EMBEDDED))
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        return Checkpoint(folder, str(path_or_id), str(folder.resolve()))
+    text = str(path_or_id)
+    parts = text.split("/")
+    if folder.exists() or isinstance(path_or_id, Path) or len(parts) > 2 or parts[0] in ("~", "."):
+        raise ModelNotFound(
+            f"There is no model folder {text}.",
+            "Give a folder in Hugging Face format or a model id of the Hub.",
+        )
+    return Checkpoint(_fetch(text, revision), text, text, revision)
+
+
+def _fetch(model_id: str, revision: str | None) -> Path:
+    """The local snapshot of a Hub id; pickled weights only where there are no others."""
+    try:
+        for pattern in ("model*.safetensors", "pytorch_model*.bin"):
+            folder = Path(
+                snapshot_download(
+                    model_id, revision=revision, allow_patterns=[*_DESCRIPTION_FILES, pattern]
+                )
+            )
+            if weight_files(folder):
+                return folder
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(
+            f"The model {model_id} is neither a folder here nor in the Hub's cache, "
+            "and could not be fetched.",
+            "Check the name and the connection, or give a model folder.",
+        ) from error
+    return folder
+
+
+def choose_dtype(dtype: str, weights: Weights, device: torch.device) -> torch.dtype:
+    """The type to load weights in.
+
+    ``auto`` keeps the checkpoint's type, except for a small model on a CPU, which is
+    faster and more exact in float32.
+
+    Raises:
+        UsageError: a type that is none of auto, float32, bfloat16, float16.
+    """
+    if dtype == "auto":
+        small = weights.bytes < _SMALL_BYTES
+        return torch.float32 if device.type == "cpu" and small else weights.dtype
+    if dtype not in _DTYPES:
+        raise UsageError(f"There is no type {dtype}.", f"Use auto, {', '.join(_DTYPES)}.")
+    return _DTYPES[dtype]
+
+
+def choose_device(device: str) -> torch.device:
+    """``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UsageError: the name is no device.
+        EnvironmentProblem: this machine does not have it.
+    """
+    has_mps = torch.backends.mps.is_available()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"There is no device {device}.", "Use auto, cpu, cuda, mps.") from error
+    present = {
+        "cpu": True,
+        "mps": has_mps,
+        "cuda": (chosen.index or 0) < torch.cuda.device_count(),
+    }
+    if not present.get(chosen.type, False):
+        raise EnvironmentProblem(f"This machine has no device {device}.", "Use --device auto.")
+    return chosen
+
+
+@contextmanager
+def _quiet(*, progress: bool) -> Iterator[None]:
+    """Keep the library's reports off standard error; its bar stays for long loading."""
+    log: Any = library_log
+    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    if not progress:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bar:
+            log.enable_progress_bar()

@@ -1,0 +1,111 @@
+"""Whether a checkpoint fits before it is loaded; reads file headers, never weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import torch
+from safetensors import SafetensorError, safe_open
+
+from repair.errors import ModelNotFound, NotEnoughMemory
+
+# Undo keeps a copy of every edited matrix: a third of a plain MLP model's parameters, less
+# where the MLP is gated.
+_WITH_ORIGINALS = 4 / 3
+_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4}
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint's weight files hold: the number of values of each stored type.
+
+    ``counts`` maps a safetensors type name (``BF16``) to a number of values.
+    """
+
+    counts: dict[str, int]
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes as stored; a type of unknown width counts one byte a value."""
+        return sum(count * _BYTES.get(name, 1) for name, count in self.counts.items())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type most values are stored in; float32 for types that are no plain float."""
+        if not self.counts:
+            return torch.float32
+        return _DTYPES.get(max(self.counts, key=lambda name: self.counts[name]), torch.float32)
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The weight files of a checkpoint folder, by name; safetensors where there are any."""
+    model_files = sorted(folder.glob("model*.safetensors"))
+    return tuple(model_files or sorted(folder.glob("pytorch_model*.bin")))
+
+
+def read_weights(folder: Path) -> Weights:
+    """Count what the weight files hold, from their headers (for ``.bin``, from their size).
+
+    Raises:
+        ModelNotFound: a file is truncated or no safetensors file.
+    """
+    counts: dict[str, int] = {}
+    for file in weight_files(folder):
+        if file.suffix == ".bin":
+            counts["F16"] = counts.get("F16", 0) + file.stat().st_size // 2
+            continue
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - the handle is no mapping
+                    entry = tensors.get_slice(name)
+                    size = 1
+                    for length in entry.get_shape():
+                        size *= length
+                    counts[entry.get_dtype()] = counts.get(entry.get_dtype(), 0) + size
+        except (SafetensorError, OSError) as error:
+            raise ModelNotFound(
+                f"The weight file {file.name} is broken or incomplete.",
+                "Copy or download the model again.",
+            ) from error
+    return Weights(counts)
+
+
+def bytes_needed(weights: Weights, dtype: torch.dtype) -> int:
+    """Bytes of memory to hold the weights in ``dtype`` and the edited matrices' originals."""
+    return int(weights.parameters * dtype.itemsize * _WITH_ORIGINALS)
+
+
+def bytes_free(device: torch.device) -> int:
+    """Bytes that a new model may take on ``device`` now (main memory for CPU and MPS)."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def require_memory(weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse before loading what will not fit.
+
+    Raises:
+        NotEnoughMemory: with the bytes needed and the bytes free.
+    """
+    needed, free = bytes_needed(weights, dtype), bytes_free(device)
+    if needed <= free:
+        return
+    half = "" if dtype.itemsize <= 2 else " load it with --dtype bfloat16,"
+    raise NotEnoughMemory(
+        f"The model needs about {needed / 1e9:.1f} GB in {str(dtype).removeprefix('torch.')} "
+        f"and {free / 1e9:.1f} GB are free on {device.type}.",
+        f"Close other programs,{half} or use a smaller model.",
+    )

@@ -1,0 +1,389 @@
+"""The patient: one causal language model, and the only owner of its weights.
+
+Knows how to ask the model and how to put edits on its MLP outputs. Does not know why an
+edit is made, what it forgets, or where edits are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteriaList, TextIteratorStreamer
+
+from repair.architectures import MlpOutput, find_mlp_outputs
+from repair.checkpoint import choose_device, find_checkpoint
+from repair.errors import DiskFull, UsageError
+from repair.prompts import Prompts
+from repair.types import Edit, LowRankUpdate, Messages
+from repair.weights import EditableWeights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# The library's class has no annotations.
+_GENERATION_CONFIG: Any = GenerationConfig
+# Fields of a configuration that say who wrote it and not what the model computes.
+_NOT_CONTENT = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
+
+
+class Patient:
+    """A model that can be asked and edited.
+
+    Weights are always W₀ + Σ B A over the active edits: the sum is taken in fp32 and cast
+    once, so leaving an edit out undoes it to the bit, and no edits give W₀ itself. The
+    model's files are never written to.
+
+    Args:
+        model: a dense decoder-only model; it is set to evaluation without gradients.
+        tokenizer: the model's own.
+        name: what to call the model.
+        content_hash: identifies the untouched weights; computed from them if not given.
+
+    Raises:
+        ModelNotEditable: the model has no MLP outputs that can take an edit.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str = "model",
+        content_hash: str | None = None,
+    ) -> None:
+        self.layers: tuple[MlpOutput, ...] = find_mlp_outputs(model)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.source = name
+        self.revision: str | None = None
+        self._folder: Path | None = None
+        self._prompts = Prompts(tokenizer)
+        self._content_hash = content_hash
+        self._generating = threading.RLock()
+        self._weights = EditableWeights(self.layers)
+        model.train(mode=False)
+        model.requires_grad_(False)
+
+    @classmethod
+    def load(
+        cls,
+        path_or_id: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+    ) -> Patient:
+        """Load the embedded model (None), a folder in Hugging Face format, or a Hub id.
+
+        Args:
+            path_or_id: None, a folder, or an id such as ``Qwen/Qwen2.5-0.5B-Instruct``.
+            revision: branch, tag or commit of a Hub id.
+            dtype: auto, float32, bfloat16 or float16; auto keeps the checkpoint's, except
+                that a model under 1 GB runs in float32 on a CPU.
+            device: auto, cpu, cuda or mps; auto takes CUDA, then MPS, then the CPU.
+
+        Raises:
+            ModelNotFound: no such model, broken files, or no causal language model.
+            ModelNotEditable: quantised weights, experts, or no MLP outputs.
+            NotEnoughMemory: it will not fit.
+        """
+        checkpoint = find_checkpoint(path_or_id, revision)
+        model, tokenizer = checkpoint.load(dtype, choose_device(device))
+        patient = cls(
+            model, tokenizer, name=checkpoint.name, content_hash=checkpoint.content_hash()
+        )
+        patient.source, patient.revision = checkpoint.source, checkpoint.revision
+        patient._folder = checkpoint.folder.resolve()
+        return patient
+
+    @property
+    def device(self) -> torch.device:
+        return self.layers[0].parameter.device
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model brings a chat template; without one, chats are plain text."""
+        return self._prompts.has_chat_template
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 in hexadecimal that names the untouched weights, equal in every process."""
+        if self._content_hash is None:
+            config = self.model.config.to_diff_dict()
+            kept = {name: value for name, value in config.items() if name not in _NOT_CONTENT}
+            digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
+            for output in self.layers:
+                original = self._weights.original(output.layer).cpu().contiguous()
+                digest.update(original.view(torch.uint8).numpy().data)
+            self._content_hash = digest.hexdigest()
+        return self._content_hash
+
+    # Asking
+
+    def prompt_ids(self, messages: Messages, prefix: str = "") -> list[int]:
+        """Token ids up to where the answer begins, then those of ``prefix``.
+
+        Raises:
+            UsageError: no messages, or roles that the chat template cannot take.
+        """
+        return self._prompts.prompt_ids(messages, prefix)
+
+    def encode(self, messages: Messages, answer: str) -> tuple[list[int], int]:
+        """Ids of prompt, answer and end of turn, and the index of the first answer token."""
+        return self._prompts.encode(messages, answer)
+
+    def reply(self, messages: Messages, *, prefix: str = "", max_new_tokens: int = 64) -> str:
+        """The most likely answer, token by token.
+
+        Returns only what comes after ``prefix`` (the prefix itself is not repeated),
+        stripped, up to the end of the turn or ``max_new_tokens``.
+        """
+        return self.replies([messages], prefixes=[prefix], max_new_tokens=max_new_tokens)[0]
+
+    def replies(
+        self,
+        batch: Sequence[Messages],
+        *,
+        prefixes: Sequence[str] | None = None,
+        max_new_tokens: int = 64,
+    ) -> list[str]:
+        """The answers that ``reply`` gives, for many conversations in one batch."""
+        starts = [""] * len(batch) if prefixes is None else prefixes
+        if len(starts) != len(batch):
+            raise ValueError(f"{len(batch)} conversations and {len(starts)} prefixes")
+        if not batch:
+            return []
+        prompts = [
+            self.prompt_ids(messages, prefix)
+            for messages, prefix in zip(batch, starts, strict=True)
+        ]
+        return [self._prompts.text(ids) for ids in self._generate(prompts, max_new_tokens)]
+
+    def sample(
+        self,
+        messages: Messages,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        seed: int = 0,
+        prefix: str = "",
+        max_new_tokens: int = 64,
+    ) -> list[str]:
+        """``n`` answers drawn from the model's own distribution; equal for an equal seed.
+
+        Neither the caller's random state nor the checkpoint's own sampling advice matters.
+        """
+        if n < 1 or temperature <= 0:
+            raise UsageError("Sampling needs n of at least 1 and a temperature above 0.")
+        prompt = self.prompt_ids(messages, prefix)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            drawn = self._generate(
+                [prompt] * n, max_new_tokens, do_sample=True, temperature=temperature, top_k=0
+            )
+        return [self._prompts.text(ids) for ids in drawn]
+
+    def stream(
+        self, messages: Messages, *, prefix: str = "", max_new_tokens: int = 512
+    ) -> Iterator[str]:
+        """Pieces of the answer that ``reply`` gives, as they come.
+
+        The model stops early when the caller stops iterating.
+        """
+        prompt = self.prompt_ids(messages, prefix)
+        streamer: Any = TextIteratorStreamer(
+            self.tokenizer, skip_prompt=True, skip_special_tokens=True
+        )
+        stop = threading.Event()
+
+        def stopped(ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
+            return torch.full((len(ids),), stop.is_set(), dtype=torch.bool, device=ids.device)
+
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(
+                self._generate, [prompt], max_new_tokens, streamer=streamer, stop=stopped
+            )
+            future.add_done_callback(lambda _: streamer.end())
+            text = ""
+            try:
+                for piece in streamer:
+                    shown = len(text)
+                    text = self._prompts.cut((text + piece).lstrip())
+                    if len(text) > shown:
+                        yield text[shown:]
+                    elif piece.strip():
+                        break
+            finally:
+                stop.set()
+            future.result()
+
+    @torch.inference_mode()
+    def forward(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Logits (b × t × V, fp32) of sequences padded on the right to the longest, t.
+
+        Raises:
+            ValueError: no sequences, or an empty one.
+            UsageError: a sequence is longer than the model reads.
+        """
+        tokens, mask = self._batch(ids, left=False)
+        logits: Tensor = self.model(
+            input_ids=tokens, attention_mask=mask, use_cache=False, return_dict=True
+        ).logits
+        return logits.float()
+
+    def _batch(self, ids: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask (b × t, int64), padded on one side."""
+        if not ids or not all(ids):
+            raise ValueError("every sequence needs at least one token")
+        length = max(len(row) for row in ids)
+        limit = self._context()
+        if limit is not None and length > limit:
+            raise UsageError(
+                f"The conversation has {length} tokens and the model reads at most {limit}.",
+                "Shorten it.",
+            )
+        tokens = torch.full((len(ids), length), self._pad(), dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for index, row in enumerate(ids):
+            place = slice(length - len(row), None) if left else slice(0, len(row))
+            tokens[index, place] = torch.tensor(row, dtype=torch.long)
+            mask[index, place] = 1
+        return tokens.to(self.device), mask.to(self.device)
+
+    def _generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        *,
+        streamer: Any = None,
+        stop: Any = None,
+        **sampling: Any,
+    ) -> list[list[int]]:
+        """The ids generated after each prompt, up to and without the end of the turn."""
+        tokens, mask = self._batch(prompts, left=True)
+        limit = self._context()
+        room = max_new_tokens if limit is None else min(max_new_tokens, limit - tokens.shape[1])
+        if room < 1:
+            return [[] for _ in prompts]
+        ends = self._end_ids()
+        config = _GENERATION_CONFIG(
+            max_new_tokens=room,
+            eos_token_id=sorted(ends) or None,
+            pad_token_id=self._pad(),
+            **{"do_sample": False, **sampling},
+        )
+        generator: Any = self.model
+        with self._generating, self._plain_generation(), torch.no_grad():
+            output = generator.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                generation_config=config,
+                streamer=streamer,
+                stopping_criteria=StoppingCriteriaList([stop] if stop else []),
+            )
+        rows: list[list[int]] = output[:, tokens.shape[1] :].tolist()
+        return [
+            row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
+            for row in rows
+        ]
+
+    @contextmanager
+    def _plain_generation(self) -> Iterator[None]:
+        """Leave out the checkpoint's own sampling advice (temperature, penalties, …).
+
+        It would change the greedy answer, and warn about it.
+        """
+        advice = self.model.generation_config
+        self.model.generation_config = _GENERATION_CONFIG()
+        try:
+            yield
+        finally:
+            self.model.generation_config = advice
+
+    def _end_ids(self) -> set[int]:
+        known = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = known if isinstance(known, list) else [known]
+        ids = [*ids, self.tokenizer.eos_token_id, self._prompts.end_of_turn]
+        return {index for index in ids if isinstance(index, int)}
+
+    def _pad(self) -> int:
+        """Any id does, since padding is masked; the tokenizer's own where it has one."""
+        for index in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if isinstance(index, int):
+                return index
+        return 0
+
+    def _context(self) -> int | None:
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
+
+    # Editing
+
+    @property
+    def active(self) -> tuple[Edit, ...]:
+        """The edits that the weights carry now, by id."""
+        return self._weights.active
+
+    def apply(self, edits: Sequence[Edit]) -> None:
+        """Set the weights to W₀ + Σ B A over exactly these edits, summed by id in fp32.
+
+        Only layers whose updates changed are touched. On any failure nothing has changed.
+
+        Raises:
+            NotFinite: a factor or a resulting weight is NaN or infinite.
+            ValueError: an id twice, a layer that is not there, or factors of wrong shape.
+        """
+        self._weights.apply(edits)
+
+    def trial(self, updates: Sequence[LowRankUpdate]) -> AbstractContextManager[None]:
+        """The active edits and one tentative edit after them, for the length of a block.
+
+        The state before is restored at the end and on an exception, unless the block
+        called ``apply`` itself. Raises what ``apply`` raises.
+        """
+        return self._weights.trial(updates)
+
+    # Saving
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the active edits as a PEFT LoRA folder.
+
+        Raises:
+            UsageError: no edit is active.
+            DiskFull: the folder cannot be written.
+        """
+        from repair.adapter import save_peft
+
+        save_peft(self, self.active, folder)
+
+    def save_merged(self, folder: str | Path) -> None:
+        """Write the edited model and its tokenizer as a Hugging Face folder.
+
+        Raises:
+            UsageError: the folder is the one that the model was loaded from.
+            DiskFull: the folder cannot be written.
+        """
+        folder = Path(folder)
+        if self._folder is not None and folder.resolve() == self._folder:
+            raise UsageError("The model's own folder is never written to.", "Name another one.")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        except (OSError, SafetensorError) as error:
+            raise DiskFull(
+                f"The model cannot be written to {folder} ({error}).",
+                "Free space or choose another folder.",
+            ) from error

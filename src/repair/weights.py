@@ -1,0 +1,123 @@
+"""The edited matrices of one model: W₀ + Σ B A; knows no text, no files, no reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from repair.architectures import MlpOutput
+from repair.errors import NotFinite
+from repair.types import Edit, LowRankUpdate
+
+
+class EditableWeights:
+    """A model's MLP outputs with edits on them.
+
+    W₀ of a matrix is copied when its first edit comes. Weights are rebuilt from it and
+    never added to or subtracted from, so any order of edits and undos ends in the same bits.
+    """
+
+    def __init__(self, layers: Sequence[MlpOutput]) -> None:
+        self.layers = tuple(layers)
+        self._originals: dict[int, Tensor] = {}
+        self._active: tuple[Edit, ...] = ()
+
+    def original(self, layer: int) -> Tensor:
+        """W₀ of one layer (d × m), in the model's type; not to be written to."""
+        return self._originals.get(layer, self.layers[layer].weight)
+
+    @property
+    def active(self) -> tuple[Edit, ...]:
+        """The edits that the weights carry now, by id."""
+        return self._active
+
+    def apply(self, edits: Sequence[Edit]) -> None:
+        """Set the weights to W₀ + Σ B A over exactly these edits, summed by id in fp32.
+
+        Only layers whose updates changed are touched. On any failure nothing has changed.
+
+        Raises:
+            NotFinite: a factor or a resulting weight is NaN or infinite.
+            ValueError: an id twice, a layer that is not there, or factors of wrong shape.
+        """
+        self._set(tuple(sorted(edits, key=lambda edit: edit.id)))
+
+    @contextmanager
+    def trial(self, updates: Sequence[LowRankUpdate]) -> Iterator[None]:
+        """The active edits and one tentative edit after them, for the length of a block.
+
+        The state before is restored at the end and on an exception, unless the block
+        called ``apply`` itself. Raises what ``apply`` raises.
+        """
+        before = self._active
+        last = max((edit.id for edit in before), default=0)
+        tentative = (*before, Edit(last + 1, tuple(updates)))
+        self._set(tentative)
+        try:
+            yield
+        finally:
+            if self._active is tentative:
+                self._set(before)
+
+    def _set(self, edits: tuple[Edit, ...]) -> None:
+        if len({edit.id for edit in edits}) < len(edits):
+            raise ValueError("the same edit id is given twice")
+        for edit in edits:
+            for update in edit.updates:
+                self._check(update)
+        before, after = _by_layer(self._active), _by_layer(edits)
+        done: list[int] = []
+        try:
+            for layer in sorted(before.keys() | after.keys()):
+                old, new = before.get(layer, ()), after.get(layer, ())
+                if len(old) != len(new) or any(a is not b for a, b in zip(old, new, strict=True)):
+                    done.append(layer)
+                    self._rebuild(layer, new)
+        except BaseException:
+            for layer in done:
+                self._rebuild(layer, before.get(layer, ()))
+            raise
+        self._active = edits
+
+    def _check(self, update: LowRankUpdate) -> None:
+        if not 0 <= update.layer < len(self.layers):
+            raise ValueError(f"there is no layer {update.layer} of {len(self.layers)}")
+        output = self.layers[update.layer]
+        d, m = output.out_features, output.in_features
+        b, a = tuple(update.b.shape), tuple(update.a.shape)
+        if len(b) != 2 or len(a) != 2 or b[0] != d or a[1] != m or b[1] != a[0]:
+            raise ValueError(f"layer {update.layer} needs b ({d}, n) and a (n, {m}), not {b}, {a}")
+        if not (torch.isfinite(update.b).all() and torch.isfinite(update.a).all()):
+            raise NotFinite(f"The update of layer {update.layer} is not finite; nothing changed.")
+
+    @torch.no_grad()
+    def _rebuild(self, layer: int, updates: Sequence[LowRankUpdate]) -> None:
+        """W = W₀ + Σ B A, in place, so that whatever shares the parameter sees it too."""
+        output = self.layers[layer]
+        weight = output.weight
+        original = self._originals.get(layer)
+        if original is None:
+            original = self._originals[layer] = weight.clone(memory_format=torch.preserve_format)
+        if not updates:
+            weight.copy_(original)
+            return
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        total = original.to(dtype, copy=True)
+        for update in updates:
+            total.addmm_(update.b.to(weight.device, dtype), update.a.to(weight.device, dtype))
+        result = total.to(weight.dtype)
+        if not torch.isfinite(result).all():
+            raise NotFinite(f"The weights of layer {layer} would overflow; nothing changed.")
+        weight.copy_(result)
+
+
+def _by_layer(edits: Sequence[Edit]) -> dict[int, tuple[LowRankUpdate, ...]]:
+    """Each layer's updates, in the order of the edits."""
+    grouped: dict[int, tuple[LowRankUpdate, ...]] = {}
+    for edit in edits:
+        for update in edit.updates:
+            grouped[update.layer] = (*grouped.get(update.layer, ()), update)
+    return grouped
