@@ -183,7 +183,8 @@ def stamp_low_rank(
     """ΔW = B A of rank n in fp32, equal to ``stamp`` for C = U diag(s) Uᵀ.
 
     Never forms an m × m or d × m matrix: its memory is O(m (n + r)). A row of weight 0 takes
-    up a rank and changes nothing. Arguments and errors as in ``stamp``; ``statistics`` stands for C.
+    up a rank and changes nothing. Arguments and errors are those of ``stamp``, with
+    ``statistics`` for C.
     """
     _check_problem(keys, residual, beta, ridge, weights)
     u, s = statistics.u, statistics.s
