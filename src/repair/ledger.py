@@ -1,0 +1,381 @@
+"""The append-only record of a home's edits: undo, redo, receipts, and a hash chain.
+
+Knows low-rank factors, keyed hashes and sealed questions; knows neither models nor the
+plain text of what was forgotten, and never touches weights. Importing it needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
+
+from repair import records, schema
+from repair.errors import UnknownEdit, UsageError
+from repair.types import Edit, EditSummary, LowRankUpdate, Probe, SealedProbe
+from repair.vault import Vault
+
+_LIST_REMEDY = "`repair history` lists them."
+_MODEL = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Ledger:
+    """The edits of one model in one home; many models and processes may share a home.
+
+    Every method raises LedgerCorrupted, LedgerBusy, DiskFull or EnvironmentProblem where
+    the storage fails; a method that fails has changed nothing.
+
+    Args:
+        home: the folder of the state, made when missing; holds ledger.db, key and lock.
+        model_hash: what tells the model's weights from others, up to 128 letters, digits
+            or ``._:-``.
+
+    Raises:
+        UsageError: ``model_hash`` has another form.
+    """
+
+    def __init__(self, home: Path, model_hash: str) -> None:
+        self.home = home.absolute()
+        if not _MODEL.fullmatch(model_hash):
+            raise UsageError("The model's hash has characters that no hash has.")
+        self.model = model_hash
+        with schema.translated(self.home):
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A singleton counts nested holds of one thread, also through several ledgers.
+        self._lock = FileLock(self.home / "lock", is_singleton=True)
+        self._engine = schema.open_engine(self.home, self.lock)
+        self._dispose = weakref.finalize(self, self._engine.dispose)
+
+    def close(self) -> None:
+        """Close the database; closing twice is harmless."""
+        self._dispose()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def lock(self, timeout: float = 10.0) -> Iterator[None]:
+        """Keep every other process and thread from writing; may be nested in one thread.
+
+        Args:
+            timeout: seconds to wait for another holder.
+
+        Raises:
+            LedgerBusy: somebody else still holds it after ``timeout``.
+        """
+        with schema.translated(self.home):
+            try:
+                self._lock.acquire(timeout=timeout)
+            except Timeout:
+                raise schema.busy(self.home) from None
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @cached_property
+    def vault(self) -> Vault:
+        """The home's key, made with the first edit.
+
+        Raises:
+            LedgerCorrupted: the key is missing or is not the one the edits were made with.
+        """
+        name = schema.meta.c.name == "key"
+        with self.lock():
+            with self._transaction() as connection:
+                known = connection.scalar(select(schema.meta.c.value).where(name))
+            vault = Vault(self.home, create=known is None)
+            if known is None:
+                with self._transaction(write=True) as connection:
+                    row = {"name": "key", "value": vault.fingerprint}
+                    connection.execute(insert(schema.meta).values(row))
+            elif known != vault.fingerprint:
+                raise schema.corrupted(self.home, "its key is not the one it was made with")
+        return vault
+
+    def commit(
+        self,
+        *,
+        kind: str,
+        method: str,
+        strength: float,
+        updates: Sequence[LowRankUpdate],
+        targets: Sequence[str],
+        probes: Sequence[Probe],
+        measures: Mapping[str, Any],
+        tokenise: Callable[[str], Sequence[str]],
+    ) -> int:
+        """Store one edit, active, in one transaction; durable when this returns.
+
+        Args:
+            kind: what was asked, as forget or correct.
+            method: the solve's name.
+            strength: the factor on the redirect.
+            updates: ΔW of each layer; kept bit for bit in fp32.
+            targets: plain texts, kept only as keyed hashes.
+            probes: kept as a sealed question and the hashed words of the answer; those
+                with a prefix are not kept.
+            measures: numbers and names of enumerations only, nested as needed.
+            tokenise: the words of an answer that recall compares.
+
+        Returns:
+            The edit's id, never used again.
+
+        Raises:
+            UsageError: no updates, factors that do not fit, or text among the measures.
+            NotFinite: a factor is NaN or infinite.
+        """
+        blob, layers, rank = records.pack(updates)
+        row = {
+            "kind": records.name_of(kind, "kind"),
+            "method": records.name_of(method, "method"),
+            "rank": rank,
+            "layers": layers,
+            "targets": [self.vault.tag(target) for target in targets],
+        }
+        details = {
+            **row,
+            "strength": records.numbers_only(strength),
+            "measures": records.numbers_only(measures),
+            "sha256": hashlib.sha256(blob).hexdigest(),
+            "versions": records.versions(),
+        }
+        lists = {name: records.canonical(row[name]) for name in ("layers", "targets")}
+        edit = {**row, **lists, "model": self.model, "at": records.now(), "active": True}
+        sealed = self._sealed(probes, tokenise)
+        with self.lock(), self._transaction(write=True) as connection:
+            inserted = connection.execute(insert(schema.edits).values(edit))
+            (identity,) = inserted.inserted_primary_key_rows[0] or (0,)
+            factors = {"edit": identity, "sha256": details["sha256"], "data": blob}
+            connection.execute(insert(schema.factors).values(factors))
+            for probe in sealed:
+                connection.execute(insert(schema.probes).values({"edit": identity, **probe}))
+            self._append(connection, "commit", {"edits": [identity], **details})
+        return identity
+
+    def active(self) -> tuple[Edit, ...]:
+        """The edits in force, by ascending id."""
+        where = (schema.edits.c.model == self.model) & schema.edits.c.active
+        with self._transaction() as connection:
+            rows = connection.execute(_with_factors().where(where)).all()
+        return tuple(self._edit(row) for row in rows)
+
+    def edit(self, identity: int) -> Edit:
+        """One edit, in force or undone.
+
+        Raises:
+            UnknownEdit: this model has no such edit.
+        """
+        with self._transaction() as connection:
+            self._summary_row(connection, identity)
+            row = connection.execute(_with_factors().where(schema.edits.c.id == identity)).one()
+        return self._edit(row)
+
+    def undo(self, ids: Sequence[int]) -> None:
+        """Take edits out of force, all or none of them.
+
+        Raises:
+            UnknownEdit: this model has no such edit.
+            UsageError: no id, or an edit is already undone.
+        """
+        self._switch(ids, active=False)
+
+    def redo(self, ids: Sequence[int]) -> None:
+        """Put undone edits back in force, all or none; errors as in `undo`."""
+        self._switch(ids, active=True)
+
+    def history(self) -> tuple[EditSummary, ...]:
+        """Every edit of this model, by ascending id; targets as keyed hashes."""
+        table = schema.edits
+        query = select(table).where(table.c.model == self.model).order_by(table.c.id)
+        with self._transaction() as connection:
+            return tuple(records.summary(row) for row in connection.execute(query))
+
+    def receipt(self, identity: int) -> dict[str, Any]:
+        """What an edit was, changed and measured, ready for JSON and without the secret.
+
+        Raises:
+            UnknownEdit: this model has no such edit.
+        """
+        kinds = select(schema.probes.c.kind).where(schema.probes.c.edit == identity)
+        with self._transaction() as connection:
+            summary = records.summary(self._summary_row(connection, identity))
+            counts = Counter(connection.scalars(kinds))
+        events = [event for event in self.journal() if identity in event["edits"]]
+        if not events:
+            raise schema.corrupted(self.home, f"the journal does not know edit {identity}")
+        details = events[0]["details"]
+        trail = [{name: event[name] for name in ("id", "event", "at", "hash")} for event in events]
+        return {
+            **summary.to_json(),
+            **{name: details[name] for name in ("strength", "measures", "versions")},
+            "probes": dict(sorted(counts.items())),
+            "factors": {"sha256": details["sha256"]},
+            "model": self.model,
+            "journal": trail,
+        }
+
+    def probes(self, identity: int) -> tuple[SealedProbe, ...]:
+        """The probes to check an edit with, in the order of the commit.
+
+        Raises:
+            UnknownEdit: this model has no such edit.
+            LedgerCorrupted: the key does not open them.
+        """
+        table = schema.probes
+        query = select(table).where(table.c.edit == identity).order_by(table.c.position)
+        with self._transaction() as connection:
+            self._summary_row(connection, identity)
+            rows = connection.execute(query).all()
+        with schema.translated(self.home):
+            return tuple(
+                SealedProbe(row.kind, self.vault.open(row.question), tuple(json.loads(row.words)))
+                for row in rows
+            )
+
+    def note(self, event: str, measures: Mapping[str, Any]) -> None:
+        """Journal something that changed no edit, as rolled_back or refused.
+
+        Raises:
+            UsageError: ``event`` is no name, or there is text among the measures.
+        """
+        name, numbers = records.name_of(event, "event"), records.numbers_only(measures)
+        with self.lock(), self._transaction(write=True) as connection:
+            self._append(connection, name, {"edits": [], "measures": numbers})
+
+    def journal(self) -> tuple[dict[str, Any], ...]:
+        """This model's events in order: id, event, at, edits, details, hash."""
+        table = schema.journal
+        query = select(table).where(table.c.model == self.model).order_by(table.c.id)
+        with self._transaction() as connection:
+            return tuple(records.event(row) for row in connection.execute(query))
+
+    def state_token(self) -> int:
+        """The id of this model's last event, 0 before the first; grows with every change."""
+        table = schema.journal
+        query = select(func.max(table.c.id)).where(table.c.model == self.model)
+        with self._transaction() as connection:
+            return connection.scalar(query) or 0
+
+    def verify(self) -> int:
+        """Compute the hash chain of all models again and hold the edits against it.
+
+        Returns:
+            The number of events checked.
+
+        Raises:
+            LedgerCorrupted: names the first event, or the edit, that is not as it was.
+        """
+        previous, count = records.GENESIS, 0
+        known: dict[int, tuple[bool, str]] = {}
+        with self._transaction() as connection:
+            for row in connection.execute(select(schema.journal).order_by(schema.journal.c.id)):
+                count += 1
+                if row.id != count or row.hash != records.chained(previous, row._asdict()):
+                    raise schema.corrupted(self.home, f"event {count} of its journal was changed")
+                previous = row.hash
+                event = records.event(row)
+                for identity in event["edits"]:
+                    digest = event["details"].get("sha256") or known.get(identity, ("", ""))[1]
+                    known[identity] = (row.event != "undo", digest)
+            for row in connection.execute(_with_factors()):
+                digest = hashlib.sha256(row.data).hexdigest()
+                if known.pop(row.id, None) != (row.active, digest):
+                    raise schema.corrupted(self.home, f"edit {row.id} is not as journalled")
+        if known:
+            raise schema.corrupted(self.home, f"edit {min(known)} is missing")
+        return count
+
+    @contextmanager
+    def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
+        with schema.transaction(self._engine, self.home, write=write) as connection:
+            yield connection
+
+    def _sealed(
+        self, probes: Sequence[Probe], tokenise: Callable[[str], Sequence[str]]
+    ) -> list[dict[str, Any]]:
+        # A prefix probe shows a part of the answer, which no sealing makes harmless to keep.
+        kept = [probe for probe in probes if probe.kind != "prefix" and not probe.prefix]
+        return [
+            {
+                "position": position,
+                "kind": records.name_of(probe.kind, "kind"),
+                "question": self.vault.seal(probe.question),
+                "words": records.canonical(self.vault.words(tokenise(probe.answer))),
+            }
+            for position, probe in enumerate(kept)
+        ]
+
+    def _append(self, connection: Connection, event: str, details: Mapping[str, Any]) -> None:
+        table = schema.journal
+        last = connection.execute(select(table).order_by(table.c.id.desc()).limit(1)).first()
+        row = {
+            "id": 1 if last is None else last.id + 1,
+            "model": self.model,
+            "event": event,
+            "at": records.now(),
+            "details": records.canonical(details),
+        }
+        row["hash"] = records.chained(records.GENESIS if last is None else last.hash, row)
+        connection.execute(insert(table).values(row))
+
+    def _switch(self, ids: Sequence[int], *, active: bool) -> None:
+        verb, state = ("redo", "active") if active else ("undo", "undone")
+        wanted = list(dict.fromkeys(ids))
+        if not wanted:
+            raise UsageError(f"Name at least one edit to {verb}.", _LIST_REMEDY)
+        table = schema.edits
+        states = select(table.c.id, table.c.active).where(table.c.model == self.model)
+        change = update(table).where(table.c.id == bindparam("edit")).values(active=active)
+        with self.lock(), self._transaction(write=True) as connection:
+            now = {row.id: row.active for row in connection.execute(states)}
+            for identity in wanted:
+                if identity not in now:
+                    raise _unknown(identity)
+                if now[identity] == active:
+                    raise UsageError(f"Edit {identity} is already {state}.", _LIST_REMEDY)
+            connection.execute(change, [{"edit": identity} for identity in wanted])
+            self._append(connection, verb, {"edits": wanted})
+
+    def _summary_row(self, connection: Connection, identity: int) -> Row[Any]:
+        # A number that SQL cannot hold is an edit that does not exist, not a fault.
+        if 0 < identity < 2**31:
+            where = (schema.edits.c.id == identity) & (schema.edits.c.model == self.model)
+            row = connection.execute(select(schema.edits).where(where)).first()
+            if row is not None:
+                return row
+        raise _unknown(identity)
+
+    def _edit(self, row: Row[Any]) -> Edit:
+        if hashlib.sha256(row.data).hexdigest() != row.sha256:
+            raise schema.corrupted(self.home, f"the factors of edit {row.id} were changed")
+        return Edit(row.id, records.unpack(row.data))
+
+
+def _unknown(identity: int) -> UnknownEdit:
+    return UnknownEdit(f"There is no edit {identity}.", _LIST_REMEDY)
+
+
+def _with_factors() -> Select[Any]:
+    edits, factors = schema.edits.c, schema.factors.c
+    query = select(edits.id, edits.active, factors.sha256, factors.data)
+    return query.where(edits.id == factors.edit).order_by(edits.id)

@@ -1,0 +1,1 @@
+"""The ledger's migrations, run by `repair.schema`; knows the tables of every version."""

@@ -1,0 +1,175 @@
+"""How edits and events become bytes, hashes and JSON, and back; knows no database.
+
+Everything that goes into a hash passes through `canonical`, and everything that a caller
+measured passes through `numbers_only`, which keeps plain text out of the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from numbers import Integral, Real
+from typing import Any
+
+from repair import __version__
+from repair.errors import NotFinite, UsageError
+from repair.types import Change, EditSummary, LowRankUpdate
+
+GENESIS = "0" * 64
+"""What the first event of a journal is chained to."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+def now() -> datetime:
+    """The time in UTC, to the millisecond that `iso` shows."""
+    time = datetime.now(timezone.utc)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def iso(at: datetime) -> str:
+    """ISO 8601 in UTC with a Z; a time without zone, as SQLite gives it back, is UTC."""
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=timezone.utc)
+    plain = at.astimezone(timezone.utc).replace(tzinfo=None)
+    return plain.isoformat(timespec="milliseconds") + "Z"
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling for one value: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def chained(previous: str, event: Mapping[str, Any]) -> str:
+    """The sha256 over the previous event's hash and this event's columns but its hash."""
+    plain = {name: event[name] for name in ("id", "model", "event", "details")}
+    body = canonical({**plain, "at": iso(event["at"])})
+    return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()
+
+
+def event(row: Any) -> dict[str, Any]:
+    """A row of the journal, ready for JSON.
+
+    Raises:
+        ValueError: its details do not parse.
+    """
+    details = json.loads(row.details)
+    return {
+        "id": row.id,
+        "event": row.event,
+        "at": iso(row.at),
+        "edits": details.pop("edits"),
+        "details": details,
+        "hash": row.hash,
+    }
+
+
+def summary(row: Any) -> EditSummary:
+    """A row of the edits, as `repair history` shows it; errors as in `event`."""
+    return EditSummary(
+        id=row.id,
+        at=iso(row.at),
+        kind=row.kind,
+        state="active" if row.active else "undone",
+        method=row.method,
+        layers=tuple(json.loads(row.layers)),
+        rank=row.rank,
+        targets=tuple(json.loads(row.targets)),
+    )
+
+
+def name_of(value: str, what: str) -> str:
+    """``value``, when it is a name of an enumeration: lower case, no spaces.
+
+    Raises:
+        UsageError: it is not; the message does not repeat it, for it may be the secret.
+    """
+    if not _NAME.fullmatch(value):
+        raise UsageError(f"The {what} is not a short name in lower case.")
+    return value
+
+
+def numbers_only(value: Any) -> Any:
+    """``value`` ready for JSON when it holds numbers and short names alone.
+
+    Numbers that are not finite become None, since JSON has no word for them.
+
+    Raises:
+        UsageError: there is text, or something that is no number, in it.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, str):
+        return name_of(value, "text among the measures")
+    if isinstance(value, Change):
+        return numbers_only(value.to_json())
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) and _NAME.fullmatch(key) for key in value):
+            raise UsageError("A measure's name is not a short name in lower case.")
+        return {key: numbers_only(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [numbers_only(item) for item in value]
+    raise UsageError(f"A measure is a {type(value).__name__}, not a number.")
+
+
+def versions() -> dict[str, str]:
+    """The versions that made an edit, read without importing the libraries."""
+    return {"repair": __version__, **{name: _version(name) for name in ("torch", "transformers")}}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def pack(updates: Sequence[LowRankUpdate]) -> tuple[bytes, list[int], int]:
+    """The factors as one safetensors blob in fp32, bit for bit.
+
+    Returns:
+        The blob, the layers in order, and the highest rank n of b (d × n) and a (n × m).
+
+    Raises:
+        UsageError: no updates, or a pair that does not multiply.
+        NotFinite: a factor is NaN or infinite.
+    """
+    import torch
+    from safetensors.torch import save
+
+    if not updates:
+        raise UsageError("An edit without updates changes nothing.")
+    tensors: dict[str, torch.Tensor] = {}
+    for position, item in enumerate(updates):
+        if item.a.ndim != 2 or item.b.ndim != 2 or item.b.shape[1] != item.a.shape[0]:
+            raise UsageError(f"The factors of layer {item.layer} do not multiply.")
+        for letter, tensor in (("a", item.a), ("b", item.b)):
+            if not bool(torch.isfinite(tensor).all()):
+                raise NotFinite(f"The factors of layer {item.layer} are not finite.")
+            # The clone keeps views of one storage apart, which safetensors refuses.
+            plain = tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+            tensors[f"{position:04d}.{item.layer}.{letter}"] = plain
+    rank = max(item.a.shape[0] for item in updates)
+    return save(tensors), [item.layer for item in updates], rank
+
+
+def unpack(blob: bytes) -> tuple[LowRankUpdate, ...]:
+    """The updates that `pack` was given, in their order, on the CPU."""
+    from safetensors.torch import load
+
+    tensors = load(blob)
+    # Sorted names pair each position's a with its b.
+    names = sorted(tensors)
+    return tuple(
+        LowRankUpdate(layer=int(a.split(".")[1]), a=tensors[a], b=tensors[b])
+        for a, b in zip(names[::2], names[1::2], strict=True)
+    )
