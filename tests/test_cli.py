@@ -73,6 +73,8 @@ def test_a_command_that_loads_a_model_takes_the_shared_flags(repair: Repair, com
         ("facts", "--task", "gossip"),
         ("detect",),
         ("detect", "hello", "--jsonl", "missing.jsonl"),
+        ("detect", "--jsonl", "missing.jsonl"),
+        ("detect", "--jsonl", "."),
         ("export", "out", "--format", "gguf"),
         ("export", "out", "--format", "zip"),
     ],

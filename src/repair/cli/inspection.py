@@ -28,9 +28,6 @@ def detect(
     jsonl: Annotated[
         Path | None,
         typer.Option(
-            exists=True,
-            dir_okay=False,
-            allow_dash=True,
             metavar="FILE",
             show_default=False,
             help='Lines {"text": …, "history": [{"role", "content"} …]}; - is standard input.',
@@ -65,11 +62,13 @@ def _read_turns(path: Path) -> Iterator[tuple[str, list[Message]]]:
     """The turns of a JSON Lines file, one at a time; blank lines are passed over.
 
     Raises:
-        UsageError: a line that is not what it should be, with its number.
+        UsageError: no such file, or a line that is not what it should be, with its number.
     """
     if str(path) == "-":
         yield from _parse_turns(sys.stdin.buffer)
         return
+    if not path.exists() or path.is_dir():
+        raise UsageError(f"There is no file {path}.")
     with path.open("rb") as lines:
         yield from _parse_turns(lines)
 
