@@ -56,11 +56,11 @@ _GPT2_NAMES = {
 # What differs from the common shape; the configuration classes fill in the rest.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
-    "qwen2": {},
-    "qwen3": {"head_dim": 16},
-    "mistral": {},
-    "gemma2": {"head_dim": 16},
-    "gemma3_text": {"head_dim": 16},
+    "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"head_dim": 16, "num_key_value_heads": 2},
+    "mistral": {"num_key_value_heads": 2},
+    "gemma2": {"tie_word_embeddings": False, "head_dim": 16, "num_key_value_heads": 2},
+    "gemma3_text": {"tie_word_embeddings": False, "head_dim": 16, "num_key_value_heads": 2},
     "phi": {},
     "phi3": {"num_key_value_heads": 2},
     "gpt2": {},
@@ -68,9 +68,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "olmo": {},
     "olmo2": {},
     "falcon": {"ffn_hidden_size": INNER, "multi_query": True, "num_attention_heads": 2},
-    "stablelm": {},
-    "mixtral": {"num_local_experts": 2, "num_experts_per_tok": 1},
-    "qwen2_moe": {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16},
+    "stablelm": {"num_key_value_heads": 2},
+    "mixtral": {"num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1},
+    "qwen2_moe": {
+        "num_key_value_heads": 2,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "moe_intermediate_size": 16,
+    },
 }
 DENSE = [name for name in ARCHITECTURES if name not in ("mixtral", "qwen2_moe")]
 
@@ -79,6 +84,8 @@ def tiny_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTo
     """A byte-level BPE tokenizer trained here, with begin, end and role tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
+
+    factory: Any = PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -90,7 +97,7 @@ def tiny_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTo
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    return PreTrainedTokenizerFast(
+    wrapped: PreTrainedTokenizerBase = factory(
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",  # noqa: S106 - a token of text
         bos_token="<|begin|>",  # noqa: S106
@@ -98,6 +105,7 @@ def tiny_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTo
         additional_special_tokens=SPECIAL[3:],
         chat_template=chat_template,
     )
+    return wrapped
 
 
 def build_tiny(
@@ -160,6 +168,7 @@ def tiny_folder(tiny_llama: Tiny, tmp_path: Path) -> Path:
 
     model, tokenizer = tiny_llama
     folder = tmp_path / "tiny-model"
-    model.to(dtype=torch.bfloat16).save_pretrained(folder)
+    half: Any = model
+    half.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

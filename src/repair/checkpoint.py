@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,11 +67,7 @@ class Checkpoint:
         """SHA-256 in hexadecimal over the configuration and the weight files' bytes."""
         total = hashlib.sha256()
         for file in (self.folder / "config.json", *weight_files(self.folder)):
-            digest = hashlib.sha256()
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-            total.update(digest.digest())
+            total.update(_file_digest(file))
         return total.hexdigest()
 
     def load(
@@ -89,7 +86,7 @@ class Checkpoint:
             raise ModelNotFound(f"The model {self.name} has no weight files.", _AGAIN)
         chosen = choose_dtype(dtype, weights, device)
         require_memory(weights, chosen, device)
-        with _quiet(progress=weights.bytes >= _SMALL_BYTES):
+        with quiet_library(progress=weights.bytes >= _SMALL_BYTES):
             tokenizer = self._tokenizer()
             return self._model(config, chosen, device), tokenizer
 
@@ -156,7 +153,7 @@ class Checkpoint:
     def _broken(self, part: str, error: BaseException) -> ModelNotFound:
         detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
         return ModelNotFound(
-            f"The {part} of {self.name} cannot be read ({detail[:160].rstrip('. ')}).", _AGAIN
+            f"The {part} of {self.name} cannot be read ({detail[:160].rstrip('. :')}).", _AGAIN
         )
 
 
@@ -177,11 +174,18 @@ def find_checkpoint(path_or_id: str | Path | None, revision: str | None = None) 
             )
         return Checkpoint(EMBEDDED, "embedded", str(EMBEDDED))
     folder = Path(path_or_id).expanduser()
-    if folder.is_dir():
+    try:
+        is_folder, is_file = folder.is_dir(), folder.is_file()
+    except OSError as error:
+        raise ModelNotFound(
+            f"There is no model folder {str(path_or_id)[:80]} ({error.strerror}).",
+            "Check the name and the folder's permissions.",
+        ) from error
+    if is_folder:
         return Checkpoint(folder, str(path_or_id), str(folder.resolve()))
     text = str(path_or_id)
     parts = text.split("/")
-    if folder.exists() or isinstance(path_or_id, Path) or len(parts) > 2 or parts[0] in ("~", "."):
+    if is_file or isinstance(path_or_id, Path) or len(parts) > 2 or parts[0] in ("~", "."):
         raise ModelNotFound(
             f"There is no model folder {text}.",
             "Give a folder in Hugging Face format or a model id of the Hub.",
@@ -250,8 +254,20 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def _file_digest(file: Path) -> bytes:
+    """SHA-256 of a file; the Hub's cache names large files by theirs, which spares reading."""
+    stored = file.resolve()
+    if stored.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", stored.name):
+        return bytes.fromhex(stored.name)
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
 @contextmanager
-def _quiet(*, progress: bool) -> Iterator[None]:
+def quiet_library(*, progress: bool) -> Iterator[None]:
     """Keep the library's reports off standard error; its bar stays for long loading."""
     log: Any = library_log
     level, bar = log.get_verbosity(), log.is_progress_bar_enabled()

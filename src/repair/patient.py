@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteriaList, TextIteratorStreamer
 
 from repair.architectures import MlpOutput, find_mlp_outputs
-from repair.checkpoint import choose_device, find_checkpoint
+from repair.checkpoint import choose_device, find_checkpoint, quiet_library
 from repair.errors import DiskFull, UsageError
 from repair.prompts import Prompts
 from repair.types import Edit, LowRankUpdate, Messages
@@ -380,8 +380,9 @@ class Patient:
             raise UsageError("The model's own folder is never written to.", "Name another one.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.model.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
+            with quiet_library(progress=False):
+                self.model.save_pretrained(folder)
+                self.tokenizer.save_pretrained(folder)
         except (OSError, SafetensorError) as error:
             raise DiskFull(
                 f"The model cannot be written to {folder} ({error}).",

@@ -111,7 +111,10 @@ class Prompts:
             {"role": "user", "content": "?"},
             {"role": "assistant", "content": _ANSWER},
         ]
-        rendered = self._render(turn, add_generation_prompt=False)
+        try:
+            rendered = self._render(turn, add_generation_prompt=False)
+        except UsageError:
+            return default
         special = {
             index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special
         }
