@@ -163,8 +163,8 @@ class Ledger:
         edit = {**row, **lists, "model": self.model, "at": records.now(), "active": True}
         sealed = self._sealed(probes, tokenise)
         with self.lock(), self._transaction(write=True) as connection:
-            inserted = connection.execute(insert(schema.edits).values(edit))
-            (identity,) = inserted.inserted_primary_key_rows[0] or (0,)
+            added = insert(schema.edits).values(edit).returning(schema.edits.c.id)
+            identity = int(connection.execute(added).scalar_one())
             factors = {"edit": identity, "sha256": details["sha256"], "data": blob}
             connection.execute(insert(schema.factors).values(factors))
             for probe in sealed:
