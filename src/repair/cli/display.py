@@ -63,11 +63,11 @@ class Stages:
     def __call__(self, stage: Stage) -> None:
         seconds = time.perf_counter() - self._since
         bad = stage.name == "rolled back"
-        grid = Table.grid(padding=(0, 2), expand=False)
+        grid = Table.grid(padding=(0, 2))
         grid.add_column(width=11, style="yellow" if bad else "green")
+        grid.add_column(width=7, justify="right", style="dim")
         grid.add_column(ratio=1)
-        grid.add_column(justify="right", style="dim")
-        grid.add_row(stage.name, Text(stage.text), f"{seconds:.2f} s")
+        grid.add_row(stage.name, f"{seconds:.2f} s", Text(stage.text))
         err.print(Padding(grid, (0, 0, 0, 2)))
         self.doing(_WHAT_COMES_NEXT.get(stage.name, "finishing"))
 
@@ -84,7 +84,7 @@ def dialogue(who: str, text: str) -> RenderableType:
 def outcome(record: Outcome) -> RenderableType:
     """What an operation came to: a headline, and before and after of every measure."""
     style = "bold green" if record.status == "healed" else "bold yellow"
-    headline = Text(record.status.replace("_", " "), style=style)
+    headline = Text().append(record.status.replace("_", " "), style=style)
     if record.edit is not None:
         headline.append(f"  edit {record.edit}", style="bold")
     if record.layers:
@@ -125,9 +125,8 @@ def _within_budget(name: str, change: Change) -> bool:
 def _bar(value: float, style: str) -> Text:
     filled = round(_BAR * min(max(value, 0.0), 1.0))
     full, empty = ("#", ".") if out.options.ascii_only else ("█", "░")
-    text = Text(full * filled, style=style)
-    text.append(empty * (_BAR - filled), style="dim")
-    return text.append(f" {value:.2f}", style="default")
+    text = Text().append(full * filled, style=style)
+    return text.append(empty * (_BAR - filled), style="dim").append(f" {value:.2f}")
 
 
 def _cost(record: Outcome) -> Text:
@@ -221,7 +220,7 @@ def _value(value: Any) -> RenderableType:
         return record(value) if value else Text("none", style="dim")
     if isinstance(value, (list, tuple)):
         if any(isinstance(item, Mapping) for item in value):
-            return Group(*(_value(item) for item in value))
+            return record({str(number): item for number, item in enumerate(value, start=1)})
         return Text(", ".join(str(item) for item in value) or "none")
     if isinstance(value, float):
         return Text(f"{value:.4g}")
