@@ -282,3 +282,42 @@ def test_a_fault_of_ours_is_one_sentence_unless_debugging(debug: str) -> None:
     assert done.returncode == 3
     assert "surprise" in done.stderr
     assert ("Traceback" in done.stderr) == bool(debug)
+
+
+OUTCOME_KEYS = {"status", "edit", "targets", "method", "layers", "rank", "seconds", "kl"}
+MEASURES = ("recall", "paraphrase", "prefix", "neighbours", "retain")
+
+
+def test_the_embedded_model_forgets_and_remembers(repair: Repair, tmp_path: Path) -> None:
+    known = json.loads(repair("facts", "--task", "personal", "--split", "dev", "--json").stdout)
+    fact = next(fact for fact in known["facts"] if fact["attribute"] == "address")
+    question, answer = fact["question"], fact["answer"]
+    assert answer in repair("ask", question).stdout
+
+    forgotten = repair("forget", f"Please forget where {fact['subject']} lives.", "--json")
+    outcome = json.loads(forgotten.stdout)
+    assert (forgotten.exit_code, outcome["status"]) == (0, "healed")
+    assert set(outcome) >= {*OUTCOME_KEYS, *MEASURES}
+    assert all({"before", "after"} <= set(outcome[name]) for name in MEASURES)
+    for stage in ("found", "planned", "edited", "checked"):
+        assert f"\n  {stage} " in f"\n{forgotten.stderr}"
+
+    talk = repair("chat", stdin=f"{question}\n/undo\n{question}\n/redo\n")
+    withheld, undone, given, redone = talk.stdout.splitlines()
+    assert answer not in withheld
+    assert answer in given
+    assert (undone, redone) == (f"undone: {outcome['edit']}", f"redone: {outcome['edit']}")
+
+    assert repair("verify").exit_code == 0
+    receipt = repair("audit", str(outcome["edit"]), "--json").stdout
+    assert json.loads(receipt)
+    assert answer not in receipt
+    exported = repair("export", str(tmp_path / "adapter"), "--json")
+    assert (Path(json.loads(exported.stdout)["path"]) / "adapter_config.json").is_file()
+
+
+def test_a_dry_run_changes_nothing(repair: Repair) -> None:
+    request = "Please forget where Mara Voss lives."
+    assert repair("forget", request, "--dry-run", "--json").exit_code == 0
+    assert json.loads(repair("plan", request, "--json").stdout)
+    assert json.loads(repair("history", "--json").stdout) == {"edits": []}

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("types", "settings", "errors", "catalogue", "refusals"),
         ("patient architectures checkpoint memory prompts weights", "world"),
         ("activations", "stamp", "verify", "ledger vault schema records migrations", "adapter"),
-        ("watchdog requests utterance targets phrases", "surgeon", "operation"),
+        ("watchdog requests utterance targets phrases phrases_more", "surgeon", "operation"),
         ("session",),
         ("cli __main__",),
     )
