@@ -1,0 +1,274 @@
+"""Train the embedded patient or its oracle from scratch on the invented world.
+
+Knows the recipe: tokenizer, architecture, optimizer, schedule, checkpoints. The text comes
+from ``repair.world.corpus``. Interrupt it at any moment and start it again: it goes on from
+the last checkpoint with the same stream of text.
+
+    python scripts/train_patient.py --out runs/patient
+    python scripts/train_patient.py --out runs/oracle --without-pool
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from repair.world.corpus import Corpus
+
+SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+CHAT_TEMPLATE = (
+    "<|begin|>{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, besides the corpus."""
+
+    hidden: int = 256
+    layers: int = 6
+    heads: int = 4
+    kv_heads: int = 2
+    intermediate: int = 1024
+    vocabulary: int = 4096
+    batch_tokens: int = 4096
+    steps: int = 2400
+    warmup: int = 100
+    decay_share: float = 0.4
+    muon_lr: float = 0.02
+    adam_lr: float = 3e-3
+    prompt_share: float = 0.1
+    seed: int = 0
+    without_pool: bool = False
+
+
+def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, one token a digit, a space before every section's first word."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Prepend(" ")
+    pattern = Regex(r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pattern, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    # The tokenizer is one for patient and oracle: it sees words, not who they belong to.
+    corpus = Corpus(recipe.seed + 1_000_003)
+    lines = [m["content"] for _ in range(60_000) for m in corpus.conversation()]
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=SPECIAL[3:],
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A fresh Llama of the recipe's shape, about 7 M parameters by default."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.intermediate,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(recipe.seed)
+    return LlamaForCausalLM(config)
+
+
+class Batches:
+    """Endless batches of about ``batch_tokens`` tokens, alike in length, right-padded.
+
+    Batch k is a function of (seed, k) alone, which is what makes resuming exact.
+    """
+
+    POOL = 512
+
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.recipe = recipe
+        self.tokenizer = tokenizer
+        self.ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+
+    def _encode(self, corpus: Corpus) -> tuple[list[int], list[float]]:
+        ids, weights = [self.ids["<|begin|>"]], [0.0]
+        # Every tenth conversation also teaches what people ask, the others only the answers.
+        asked = float(corpus.rng.random() < self.recipe.prompt_share)
+        for message in corpus.conversation():
+            body = self.tokenizer(message["content"], add_special_tokens=False)["input_ids"]
+            spoken = message["role"] == "assistant"
+            weight = 1.0 if spoken else asked
+            ids += [self.ids[f"<|{message['role']}|>"], *body, self.ids["<|end|>"]]
+            weights += [0.0 if spoken else weight, *[weight] * len(body), weight]
+        return ids, weights
+
+    def _round(self, number: int) -> list[tuple[Tensor, Tensor]]:
+        recipe = self.recipe
+        corpus = Corpus(recipe.seed * 7_919 + number, without_pool=recipe.without_pool)
+        samples = sorted((self._encode(corpus) for _ in range(self.POOL * 4)), key=lambda s: len(s[0]))
+        batches, start = [], 0
+        while start < len(samples):
+            end = start + 1
+            while end < len(samples) and (end + 1 - start) * len(samples[end][0]) <= recipe.batch_tokens:
+                end += 1
+            group, start = samples[start:end], end
+            width = len(group[-1][0])
+            ids = torch.full((len(group), width), self.ids["<|pad|>"])
+            weights = torch.zeros(len(group), width)
+            for row, (sample, weight) in enumerate(group):
+                ids[row, : len(sample)] = torch.tensor(sample)
+                weights[row, : len(sample)] = torch.tensor(weight)
+            batches.append((ids, weights))
+        random.Random(recipe.seed + number).shuffle(batches)
+        return batches
+
+    def __call__(self, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(ids (b × t), loss weights (b × t)), leaving out the first ``skip`` batches."""
+        number = 0
+        while True:
+            for batch in self._round(number):
+                if skip > 0:
+                    skip -= 1
+                    continue
+                yield batch
+            number += 1
+
+
+def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for embeddings and norms."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
+    others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
+    muon = torch.optim.Muon(
+        matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
+    )
+    adam = torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
+    return [muon, adam]
+
+
+def schedule(step: int, recipe: Recipe) -> float:
+    """Warm-up, plateau, then linear decay to zero over the last ``decay_share``."""
+    start = recipe.steps * (1 - recipe.decay_share)
+    decay = (recipe.steps - step) / max(1.0, recipe.steps - start)
+    return min(1.0, (step + 1) / recipe.warmup, max(0.0, decay))
+
+
+def weighted_loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy in nats, averaged over weighted target tokens."""
+    with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+        # Right padding needs no mask under causal attention: nothing real looks at it.
+        hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state
+        target, weight = ids[:, 1:].reshape(-1), weights[:, 1:].reshape(-1)
+        kept = weight > 0
+        logits = model.lm_head(hidden.reshape(-1, hidden.shape[-1])[kept])
+    loss = F.cross_entropy(logits.float(), target[kept], reduction="none")
+    return (loss * weight[kept]).sum() / weight[kept].sum()
+
+
+def save(path: Path, model: LlamaForCausalLM, optims: list[torch.optim.Optimizer], step: int) -> None:
+    """Write a checkpoint whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    state = {"model": model.state_dict(), "optims": [o.state_dict() for o in optims], "step": step}
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def export(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write the bf16 model folder that the package ships."""
+    folder = out / "model"
+    copy = LlamaForCausalLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def train(recipe: Recipe, out: Path, device: str) -> None:
+    """Run or resume one training; logs a line every 50 steps to ``out/log.jsonl``."""
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer(recipe)
+    model = build_model(recipe, tokenizer).to(device)
+    optims = optimizers(model, recipe)
+    base = [[g["lr"] for g in o.param_groups] for o in optims]
+    checkpoint, step = out / "checkpoint.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optim, saved in zip(optims, state["optims"], strict=True):
+            optim.load_state_dict(saved)
+        step = int(state["step"])
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, from step {step}")
+    stream, seen, start, mean = Batches(recipe, tokenizer)(step), 0, time.monotonic(), 0.0
+    while step < recipe.steps:
+        ids, weights = next(stream)
+        factor = schedule(step, recipe)
+        for optim, rates in zip(optims, base, strict=True):
+            for group, rate in zip(optim.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        loss = weighted_loss(model, ids.to(device), weights.to(device))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optim in optims:
+            optim.step()
+            optim.zero_grad(set_to_none=True)
+        step, seen = step + 1, seen + ids.numel()
+        mean = loss.item() if step == 1 or math.isnan(mean) else 0.95 * mean + 0.05 * loss.item()
+        if step % 50 == 0:
+            rate = seen / (time.monotonic() - start)
+            line = {"step": step, "loss": round(mean, 4), "tokens_per_second": round(rate)}
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+        if step % 250 == 0 or step == recipe.steps:
+            save(checkpoint, model, optims, step)
+            export(out, model, tokenizer)
+    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--without-pool", action="store_true", help="train the oracle")
+    defaults = Recipe()
+    for name in ("hidden", "layers", "heads", "intermediate", "batch_tokens", "steps", "seed"):
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=int, default=getattr(defaults, name))
+    for name in ("muon_lr", "adam_lr"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=getattr(defaults, name))
+    given = vars(parser.parse_args())
+    out, device = given.pop("out"), given.pop("device")
+    train(Recipe(**given), out, device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""One forward pass with hooks on the MLP outputs: read activations, or edit on the way.
+
+Knows where a model's MLP outputs are and when they run; not why a row is edited, nor what the
+edit is for. Letters as in ``repair.stamp``: at one layer o = W h, K the keys h, R = O* − O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repair.patient import Patient
+from repair.stamp import LowRank
+from repair.types import LowRankUpdate
+
+# (layer, keys (n × m), residual (n × d)) → ΔW = B A of that layer.
+Solver = Callable[[int, Tensor, Tensor], LowRank]
+# (layer, outputs (n × d) of the rows today) → the outputs wanted instead.
+Target = Callable[[int, Tensor], Tensor]
+
+
+class _LastEditedLayer(Exception):  # noqa: N818 - a signal, not an error
+    """Nothing after the last edited layer needs to be computed."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token positions of a batch of sequences.
+
+    ``ids`` are the sequences; ``sequence`` and ``position`` (both (n,), int64) name one
+    token each.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    sequence: Tensor
+    position: Tensor
+
+    @classmethod
+    def of(cls, ids: Sequence[Sequence[int]], places: Sequence[tuple[int, int]]) -> Rows:
+        """Rows from (sequence, position) pairs.
+
+        Raises:
+            ValueError: no rows, or a place outside the sequences.
+        """
+        if not places:
+            raise ValueError("an edit needs at least one row")
+        for sequence, position in places:
+            if not (0 <= sequence < len(ids) and 0 <= position < len(ids[sequence])):
+                raise ValueError(f"there is no token {position} of sequence {sequence}")
+        index = torch.tensor(places, dtype=torch.long)
+        return cls(tuple(tuple(row) for row in ids), index[:, 0], index[:, 1])
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the sequences have without padding."""
+        return sum(len(row) for row in self.ids)
+
+    def take(self, activations: Tensor) -> Tensor:
+        """(b × t × w) at the rows, as (n × w) in fp32."""
+        index = self.sequence.to(activations.device), self.position.to(activations.device)
+        return activations[index].float()
+
+
+@contextmanager
+def _hooks(
+    patient: Patient, layers: Sequence[int], hook: Callable[[int, Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
+    handles = []
+    for layer in layers:
+
+        def call(_: Any, inputs: Any, output: Tensor, layer: int = layer) -> Tensor | None:
+            return hook(layer, inputs[0], output)
+
+        handles.append(patient.layers[layer].module.register_forward_hook(call))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def capture(
+    patient: Patient, rows: Rows, layers: Sequence[int]
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Keys (n × m) and outputs (n × d) of every layer at the rows, fp32, in one pass."""
+    keys: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
+
+    def hook(layer: int, h: Tensor, o: Tensor) -> None:
+        # Cloned, because some architectures add to the output in place afterwards.
+        keys[layer], outputs[layer] = rows.take(h).clone(), rows.take(o).clone()
+        if layer == max(layers):
+            raise _LastEditedLayer
+
+    _run(patient, rows, layers, hook)
+    return keys, outputs
+
+
+def edit_in_one_pass(
+    patient: Patient, rows: Rows, layers: Sequence[int], target: Target, solve: Solver
+) -> tuple[LowRankUpdate, ...]:
+    """Solve every layer during one forward pass; nothing of the patient is changed.
+
+    At each layer the wanted outputs are asked for, the change is solved, and the pass goes on
+    with the edited output at every token, so that a later layer sees what the earlier ones
+    changed. L layers cost one forward pass, not L.
+
+    Raises:
+        NotFinite: a solve did not come out finite.
+    """
+    updates: list[LowRankUpdate] = []
+
+    def hook(layer: int, h: Tensor, o: Tensor) -> Tensor:
+        outputs = rows.take(o)
+        change = solve(layer, rows.take(h), target(layer, outputs) - outputs)
+        updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
+        if layer == max(layers):
+            raise _LastEditedLayer
+        return o + (h.float() @ change.a.T @ change.b.T).to(o.dtype)
+
+    _run(patient, rows, layers, hook)
+    return tuple(updates)
+
+
+def _run(
+    patient: Patient,
+    rows: Rows,
+    layers: Sequence[int],
+    hook: Callable[[int, Tensor, Tensor], Tensor | None],
+) -> None:
+    if not layers:
+        raise ValueError("at least one layer must be named")
+    with _hooks(patient, layers, hook):
+        try:
+            patient.forward(rows.ids)
+        except _LastEditedLayer:
+            return
+    raise RuntimeError(f"layers {sorted(layers)} never ran")
+
+
+def keys_of_text(
+    patient: Patient, ids: Sequence[Sequence[int]], layers: Sequence[int], *, batch: int = 32
+) -> Iterator[Mapping[int, Tensor]]:
+    """Keys (N × m) of all tokens of many sequences, a batch at a time."""
+    ordered = sorted(ids, key=len)
+    for start in range(0, len(ordered), batch):
+        group = ordered[start : start + batch]
+        places = [(i, j) for i, row in enumerate(group) for j in range(len(row))]
+        yield capture(patient, Rows.of(group, places), layers)[0]
