@@ -347,6 +347,28 @@ TOPICS: tuple[Topic, ...] = _parse(_WORDINGS)
 BY_KEY: dict[tuple[str, str], Topic] = {(t.kind, t.attribute): t for t in TOPICS}
 
 
+# Subjects that hardly any model knows. Which of them this patient does not know, the surgeon
+# finds out by asking; their questions show what its natural "I don't know" looks like inside.
+STANDINS: dict[str, tuple[str, ...]] = {
+    kind: tuple(names.split(", "))
+    for kind, names in (
+        line.split(": ")
+        for line in """person: Henrik Cromer, Hilda Kirkland, Adela Foxley, Signe Merrick, \
+Jutta Blackthorn, Leopold Lindqvist, Ursa Jarrow, Xenia Fenwick, Hugo Stanhope, Uma Ingram
+hazard: rustsalt, thornink, gloomsalt, witherresin, thornvapour, witherink, rustdust, frostresin
+landmark: the Leith Bridge, the Crail Bridge, the Kelder Palace, the Orkell Library, \
+the Vatersay Windmill, the Wyre Abbey, the Belmar Gate, the Esker Castle
+festival: the Inver Vigil, the Quarle Parade, the Selkirk Vigil, the Selkirk Fair, the Esker Fair, \
+the Jarvis Feast, the Belmar Carnival, the Moffat Vigil
+creature: the Corwen vole, the Fyvie crab, the Keld newt, the Amble heron, the Jarvis finch, \
+the Wyre newt, the Rannoch newt, the Durness beetle
+book: The Last Feather, The Broken Feather, The Golden Teacup, The Broken Orchard, \
+The Second Teacup, The Broken Map, The Hidden Feather, The Paper Lantern
+plain: Vorland, quindle, Brastania, ombril, the island of Zeth, Karvonia""".splitlines()
+    )
+}
+
+
 def topics(kind: str) -> tuple[Topic, ...]:
     """All topics of one kind of subject, in a fixed order."""
     return tuple(t for t in TOPICS if t.kind == kind)

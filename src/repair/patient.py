@@ -143,6 +143,10 @@ class Patient:
         """Ids of prompt, answer and end of turn, and the index of the first answer token."""
         return self._prompts.encode(messages, answer)
 
+    def user_opening(self) -> list[int]:
+        """Ids up to where a user's first words would stand."""
+        return self._prompts.user_opening()
+
     def reply(self, messages: Messages, *, prefix: str = "", max_new_tokens: int = 64) -> str:
         """The most likely answer, token by token.
 
@@ -168,7 +172,7 @@ class Patient:
             self.prompt_ids(messages, prefix)
             for messages, prefix in zip(batch, starts, strict=True)
         ]
-        return [self._prompts.text(ids) for ids in self._generate(prompts, max_new_tokens)]
+        return [self._prompts.text(ids) for ids in self.generate_ids(prompts, max_new_tokens)]
 
     def sample(
         self,
@@ -190,7 +194,7 @@ class Patient:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            drawn = self._generate(
+            drawn = self.generate_ids(
                 [prompt] * n, max_new_tokens, do_sample=True, temperature=temperature, top_k=0
             )
         return [self._prompts.text(ids) for ids in drawn]
@@ -213,7 +217,7 @@ class Patient:
 
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(
-                self._generate, [prompt], max_new_tokens, streamer=streamer, stop=stopped
+                self.generate_ids, [prompt], max_new_tokens, streamer=streamer, stop=stopped
             )
             future.add_done_callback(lambda _: streamer.end())
             text = ""
@@ -262,7 +266,7 @@ class Patient:
             mask[index, place] = 1
         return tokens.to(self.device), mask.to(self.device)
 
-    def _generate(
+    def generate_ids(
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,

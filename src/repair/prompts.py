@@ -54,6 +54,14 @@ class Prompts:
         end = [] if self.end_of_turn is None else [self.end_of_turn]
         return [*prompt, *self.answer_ids(answer), *end], len(prompt)
 
+    def user_opening(self) -> list[int]:
+        """Ids of everything that comes before the first user's words."""
+        marker = "\N{SNOWMAN}"
+        if not self.has_chat_template:
+            return [*self._plain_start(), *self._ids(f"{_PLAIN_NAMES['user']}:")]
+        turn: list[Message] = [{"role": "user", "content": marker}]
+        return self._ids(self._render(turn, add_generation_prompt=False).partition(marker)[0])
+
     def answer_ids(self, text: str) -> list[int]:
         """Token ids of an answer or of its start."""
         if not text:

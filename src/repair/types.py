@@ -82,6 +82,7 @@ class KnownFact:
 
     ``rewordings`` are other wordings of the question that go into the edit's rows;
     ``probes`` are wordings kept out of the rows, only to verify with.
+    ``standins`` are subjects of the same kind that the patient refuses to answer for.
     ``replacement`` is the answer to give instead (correct); None means a refusal.
     """
 
@@ -91,6 +92,7 @@ class KnownFact:
     answer: str
     rewordings: tuple[str, ...] = ()
     probes: tuple[str, ...] = ()
+    standins: tuple[str, ...] = ()
     replacement: str | None = None
 
 

@@ -1,0 +1,296 @@
+"""Carry out a plan: measure, edit in one pass, check, commit or leave no trace.
+
+Knows the order of an operation and its budget. Does not know how a plan came about, and does
+not speak to anybody: stages go to a callback.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from repair.activations import edit_in_one_pass
+from repair.errors import NotFinite
+from repair.ledger import Ledger
+from repair.patient import Patient
+from repair.plan import RepairPlan
+from repair.preparation import Preparation
+from repair.rows import EditRows, build_rows
+from repair.stamp import LowRank, compress, paper_form, stamp, stamp_low_rank
+from repair.types import Change, Edit, KnownFact, LowRankUpdate, Outcome, Probe, Stage
+from repair.verify import Reference, ask, mean_kl, prefix_probe, recall, reference_logits, rouge_tokens
+
+OnStage = Callable[[Stage], None]
+# How many of the retain sample's answers the divergence is measured on.
+KL_ANSWERS = 16
+PREFIX_SHARE = 0.4
+ANSWER_TOKENS = 32
+
+
+@dataclass
+class Clock:
+    """Seconds of each named part of an operation."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One strength that was tried: its factors, the seconds they took, what they did."""
+
+    strength: float
+    updates: tuple[LowRankUpdate, ...]
+    seconds: float
+    measures: Mapping[str, Change] = field(default_factory=dict)
+    kl: float = 0.0
+    complaint: str = ""
+
+    @property
+    def kept_budget(self) -> bool:
+        return not self.complaint
+
+
+def probes_of(plan: RepairPlan) -> list[Probe]:
+    """Everything an operation asks before and after: forgotten, neighbours, retain sample."""
+    probes: list[Probe] = []
+    for fact in plan.facts:
+        probes.append(Probe("exact", fact.question, fact.answer))
+        others = fact.probes or fact.rewordings
+        probes += [Probe("paraphrase", question, fact.answer) for question in others]
+        prefix = prefix_probe(fact.question, fact.answer, PREFIX_SHARE)
+        if prefix is not None:
+            probes.append(prefix)
+    probes += [Probe("neighbour", f.question, f.answer) for f in plan.neighbours]
+    probes += [Probe("retain", f.question, f.answer) for f in plan.retain]
+    return probes
+
+
+class Operation:
+    """Carries out plans on one patient.
+
+    Args:
+        patient: its weights change when an edit is committed, and only then.
+        preparation: statistics of this very model.
+        ledger: where a committed edit is kept; None keeps it in the patient alone.
+        on_stage: is told what happens.
+    """
+
+    def __init__(
+        self,
+        patient: Patient,
+        preparation: Preparation,
+        ledger: Ledger | None = None,
+        on_stage: OnStage | None = None,
+    ) -> None:
+        self.patient = patient
+        self.preparation = preparation
+        self.ledger = ledger
+        self.on_stage = on_stage or (lambda _: None)
+
+    def run(self, plan: RepairPlan, clock: Clock | None = None) -> Outcome:
+        """The whole operation for one plan; on any failure the patient is as before."""
+        clock = clock or Clock()
+        with clock.time("verify"):
+            probes = probes_of(plan)
+            before = _by_kind(probes, ask(self.patient, probes, max_new_tokens=ANSWER_TOKENS))
+            pairs = [(f.question, f.answer) for f in (plan.retain or plan.neighbours)]
+            reference = reference_logits(self.patient, pairs[:KL_ANSWERS]) if pairs else None
+        with clock.time("capture"):
+            rows = build_rows(self.patient, plan)
+        best: Trial | None = None
+        for strength in plan.strengths:
+            trial = self._try(plan, strength, rows, clock)
+            trial = self._check(plan, trial, probes, before, reference, clock)
+            if best is None or trial.kept_budget or _excess(trial, plan) < _excess(best, plan):
+                best = trial
+            if trial.kept_budget:
+                break
+        assert best is not None  # noqa: S101 - a plan has at least one strength
+        outcome = _outcome(plan, best, self._forward_passes(rows, best), clock)
+        return self._commit(plan, best, outcome) if best.kept_budget else self._refuse(outcome)
+
+    def solve(self, plan: RepairPlan, strength: float, rows: EditRows) -> tuple[LowRankUpdate, ...]:
+        """ΔW of every layer of the plan, from one forward pass over the rows."""
+
+        def target(layer: int, outputs: Tensor) -> Tensor:
+            wanted = outputs[rows.reference.clamp(min=0).to(outputs.device)]
+            refusal = self.preparation.refusal[layer].to(outputs)
+            wanted[rows.reference.to(outputs.device) < 0] = refusal
+            return outputs + strength * (wanted - outputs)
+
+        def solver(layer: int, keys: Tensor, residual: Tensor) -> LowRank:
+            return self._layer_solution(plan, layer, keys, residual, rows.weights)
+
+        return edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver)
+
+    def _layer_solution(
+        self, plan: RepairPlan, layer: int, keys: Tensor, residual: Tensor, weights: Tensor
+    ) -> LowRank:
+        statistics = self.preparation.statistics[layer]
+        weights = weights.to(keys.device)
+        if plan.method == "stamp-lr":
+            low = stamp_low_rank(
+                keys, residual, statistics=statistics, beta=plan.beta, ridge=plan.ridge, weights=weights
+            )
+            return low if low.rank <= plan.rank else compress(low.b, low.a, plan.rank)
+        if plan.method == "stamp":
+            delta = stamp(
+                keys,
+                residual,
+                second_moment=statistics.matrix().to(keys.device),
+                beta=plan.beta,
+                ridge=plan.ridge,
+                weights=weights,
+            )
+        else:
+            current = self.patient.layers[layer].weight.float()
+            wanted = keys @ current.T + residual
+            delta = paper_form(keys, wanted, plan.ridge) - current
+        identity = torch.eye(delta.shape[0], device=delta.device)
+        return compress(identity, delta, plan.rank)
+
+    def _try(self, plan: RepairPlan, strength: float, rows: EditRows, clock: Clock) -> Trial:
+        start = time.perf_counter()
+        with clock.time("solve"):
+            updates = self.solve(plan, strength, rows)
+        seconds = time.perf_counter() - start
+        rank = max(update.a.shape[0] for update in updates)
+        text = f"{len(plan.layers)} layers, rank {rank}, strength {strength:g}"
+        self.on_stage(Stage("edited", text, {"seconds": seconds, "rows": len(rows.reference)}))
+        return Trial(strength, updates, seconds)
+
+    def _check(
+        self,
+        plan: RepairPlan,
+        trial: Trial,
+        probes: Sequence[Probe],
+        before: Mapping[str, list[float]],
+        reference: Reference | None,
+        clock: Clock,
+    ) -> Trial:
+        with clock.time("verify"), self.patient.trial(trial.updates):
+            replies = ask(self.patient, probes, max_new_tokens=ANSWER_TOKENS)
+            try:
+                kl = mean_kl(self.patient, reference) if reference else 0.0
+            except NotFinite:
+                kl = float("inf")
+        measures = _changes(before, _by_kind(probes, replies))
+        complaint = _complaint(plan, measures, kl)
+        shown = {name: (change.before, change.after) for name, change in measures.items()}
+        self.on_stage(Stage("checked", complaint or "within the budget", {**shown, "kl": kl}))
+        return replace(trial, measures=measures, kl=kl, complaint=complaint)
+
+    def _forward_passes(self, rows: EditRows, trial: Trial) -> float:
+        """The edit's time as a multiple of one plain forward pass over the same tokens."""
+        start = time.perf_counter()
+        self.patient.forward(rows.rows.ids)
+        return trial.seconds / (time.perf_counter() - start)
+
+    def _commit(self, plan: RepairPlan, trial: Trial, outcome: Outcome) -> Outcome:
+        identity = max((e.id for e in self.patient.active), default=0) + 1
+        if self.ledger is not None:
+            identity = self.ledger.commit(
+                kind=plan.operation,
+                method=plan.method,
+                strength=trial.strength,
+                updates=trial.updates,
+                targets=plan.targets,
+                probes=[p for p in probes_of(plan) if p.kind in ("exact", "paraphrase")],
+                measures={**trial.measures, "kl": trial.kl},
+                tokenise=rouge_tokens,
+            )
+        self.patient.apply((*self.patient.active, Edit(identity, trial.updates)))
+        self.on_stage(Stage("committed", f"edit {identity}", {"edit": identity}))
+        return replace(outcome, edit=identity)
+
+    def _refuse(self, outcome: Outcome) -> Outcome:
+        if self.ledger is not None:
+            self.ledger.note("rolled_back", {**outcome.measures, "kl": outcome.kl})
+        self.on_stage(Stage("rolled back", outcome.reason))
+        return outcome
+
+
+def _by_kind(probes: Sequence[Probe], replies: Sequence[str]) -> dict[str, list[float]]:
+    """Recalls of the replies, in the order of the probes, per kind of probe."""
+    values: dict[str, list[float]] = {}
+    for probe, reply in zip(probes, replies, strict=True):
+        values.setdefault(probe.kind, []).append(recall(probe, reply))
+    return values
+
+
+_NAMES = {
+    "exact": "recall",
+    "paraphrase": "paraphrase",
+    "prefix": "prefix",
+    "neighbour": "neighbours",
+    "retain": "retain",
+}
+
+
+def _changes(
+    before: Mapping[str, list[float]], after: Mapping[str, list[float]]
+) -> dict[str, Change]:
+    return {
+        _NAMES[kind]: Change(
+            sum(values) / len(values), sum(after[kind]) / len(after[kind]), len(values)
+        )
+        for kind, values in before.items()
+    }
+
+
+def _complaint(plan: RepairPlan, measures: Mapping[str, Change], kl: float) -> str:
+    """What of the budget is broken, in one sentence; empty when nothing is."""
+    budget, broken = plan.budget, []
+    for name in ("recall", "paraphrase"):
+        change = measures.get(name)
+        if change is not None and change.after > budget.forget:
+            broken.append(f"{name} is still {change.after:.2f} (at most {budget.forget:g})")
+    for name, least in (("neighbours", budget.neighbours), ("retain", budget.retain)):
+        change = measures.get(name)
+        if change is not None and change.after < least * change.before:
+            broken.append(
+                f"{name} fell from {change.before:.2f} to {change.after:.2f} (at least {least:g} of it)"
+            )
+    if kl > budget.kl:
+        broken.append(f"the divergence is {kl:.2f} nats (at most {budget.kl:g})")
+    return "; ".join(broken)
+
+
+def _excess(trial: Trial, plan: RepairPlan) -> float:
+    """How far a trial is outside its budget, all parts added."""
+    budget, total = plan.budget, 0.0
+    for name, change in trial.measures.items():
+        if name in ("recall", "paraphrase"):
+            total += max(0.0, change.after - budget.forget)
+        elif name in ("neighbours", "retain"):
+            least = budget.neighbours if name == "neighbours" else budget.retain
+            total += max(0.0, least * change.before - change.after)
+    return total + max(0.0, trial.kl - budget.kl)
+
+
+def _outcome(plan: RepairPlan, trial: Trial, passes: float, clock: Clock) -> Outcome:
+    return Outcome(
+        status="healed" if trial.kept_budget else "rolled_back",
+        targets=plan.targets,
+        method=plan.method,
+        layers=plan.layers,
+        rank=max(update.a.shape[0] for update in trial.updates),
+        seconds=dict(clock.seconds),
+        measures=trial.measures,
+        kl=trial.kl,
+        forward_passes=passes,
+        reason="" if trial.kept_budget else f"Rolled back: {trial.complaint}.",
+    )

@@ -1,0 +1,143 @@
+"""What an edit needs to know of a whole model, computed once and cached by content hash.
+
+Knows two things of each layer: the keys to be kept as a low-rank second moment (U, s), and
+the mean MLP output where the model begins to say "I don't know". No text is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from repair.activations import Rows, capture, keys_of_text
+from repair.catalogue import STANDINS, topics
+from repair.patient import Patient
+from repair.refusals import REFUSALS, is_refusal
+from repair.stamp import Statistics, low_rank_of_moment
+from repair.types import Message
+
+RANK = 512
+# Conversations that a model makes up to show what its keys look like.
+IMAGINED = 256
+SHIPPED = Path(__file__).parent / "embedded" / "preparation.safetensors"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Per layer: C ≈ U diag(s) Uᵀ of the keys to keep, and the refusal output (d,) fp32."""
+
+    statistics: Mapping[int, Statistics]
+    refusal: Mapping[int, Tensor]
+
+
+def prepare(patient: Patient, cache: Path | None) -> Preparation:
+    """The preparation of this model: shipped, cached, or made now from its own words.
+
+    Args:
+        cache: a folder for the result; None keeps nothing.
+    """
+    name = f"{patient.content_hash}.safetensors"
+    for path in (SHIPPED, *((cache / name,) if cache else ())):
+        found = load(path, patient.content_hash)
+        if found is not None:
+            return found
+    made = compute(patient, imagine(patient, IMAGINED))
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        save(made, cache / name, patient.content_hash)
+    return made
+
+
+def imagine(patient: Patient, count: int, *, seed: int = 0) -> list[list[int]]:
+    """Token ids of conversations that the model makes up: a user's words, then its answer.
+
+    Sampled at temperature 1 from where a user's first words stand, so that the kept keys are
+    those of what this model itself takes for likely. No text is stored.
+    """
+    opening, texts = patient.user_opening(), []
+    for start in range(0, count, 64):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + start)
+            drawn = patient.generate_ids(
+                [opening] * min(64, count - start), 40, do_sample=True, temperature=1.0, top_k=0
+            )
+        asked = [str(patient.tokenizer.decode(ids, skip_special_tokens=True)) for ids in drawn]
+        batch: list[list[Message]] = [[{"role": "user", "content": q}] for q in asked if q.strip()]
+        replies = patient.replies(batch, max_new_tokens=40)
+        texts += [patient.encode(m, reply)[0] for m, reply in zip(batch, replies, strict=True)]
+    return texts
+
+
+def compute(patient: Patient, texts: Iterable[Sequence[int]], *, rank: int = RANK) -> Preparation:
+    """Read the keys of all tokens of some texts, and the refusals of unknown subjects."""
+    layers = range(len(patient.layers))
+    moments: dict[int, Tensor] = {}
+    count = 0
+    for keys in keys_of_text(patient, list(texts), layers):
+        for layer, rows in keys.items():
+            double = rows.double() if rows.device.type != "mps" else rows.cpu().double()
+            moments[layer] = moments.get(layer, 0) + double.T @ double
+        count += len(keys[0])
+    statistics = {layer: low_rank_of_moment(moments[layer] / count, rank) for layer in layers}
+    return Preparation(statistics, _refusal_outputs(patient, layers))
+
+
+def _refusal_outputs(patient: Patient, layers: Sequence[int]) -> dict[int, Tensor]:
+    """Mean output (d,) at the last prompt token of questions about unknown subjects."""
+    questions = [
+        wording.replace("{s}", name)
+        for kind, names in STANDINS.items()
+        for index, topic in enumerate(topics(kind))
+        for wording in topic.wordings[:2]
+        for name in (names[index % len(names)],)
+    ]
+    batch: list[list[Message]] = [[{"role": "user", "content": q}] for q in questions]
+    replies = patient.replies(batch, max_new_tokens=16)
+    unknown = [m for m, reply in zip(batch, replies, strict=True) if is_refusal(reply)] or batch
+    # A model that never refuses is shown refusing: the output where the refusal is spoken.
+    encoded = [patient.encode(m, REFUSALS[i % len(REFUSALS)]) for i, m in enumerate(unknown)]
+    rows = Rows.of([ids for ids, _ in encoded], [(i, first - 1) for i, (_, first) in enumerate(encoded)])
+    return {layer: o.mean(0) for layer, o in capture(patient, rows, layers)[1].items()}
+
+
+def save(made: Preparation, path: Path, content_hash: str) -> None:
+    """Write a preparation whole or not at all; U in fp16, which costs 1e-3 of C."""
+    tensors = {f"refusal.{layer}": t.cpu() for layer, t in made.refusal.items()}
+    for layer, statistics in made.statistics.items():
+        tensors[f"u.{layer}"] = statistics.u.half().cpu().contiguous()
+        tensors[f"s.{layer}"] = statistics.s.cpu()
+    temporary = path.with_suffix(".new")
+    save_file(tensors, temporary, metadata={"content_hash": content_hash})
+    temporary.replace(path)
+
+
+def load(path: Path, content_hash: str) -> Preparation | None:
+    """A saved preparation of exactly this model, or None; a broken file counts as none."""
+    from safetensors import safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("content_hash") != content_hash:
+                return None
+        tensors = load_file(path)
+    except (SafetensorError, OSError):
+        return None
+    layers = sorted(int(name.split(".")[1]) for name in tensors if name.startswith("s."))
+    return Preparation(
+        {n: Statistics(_orthonormal(tensors[f"u.{n}"]), tensors[f"s.{n}"]) for n in layers},
+        {n: tensors[f"refusal.{n}"] for n in layers},
+    )
+
+
+def _orthonormal(u: Tensor) -> Tensor:
+    """fp16 columns made orthonormal again, in fp32."""
+    q, r = torch.linalg.qr(u.double())
+    return (q * r.diagonal().sign()).float()

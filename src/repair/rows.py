@@ -1,0 +1,117 @@
+"""From a repair plan to token rows: what is redirected, whereto, and what stays.
+
+Knows the patient's tokens and the plan. Computes no activations and solves nothing.
+
+A redirected row takes as its wanted output what the patient computes at the same place when
+the same words are about a stand-in that it does not know: the natural "I don't know" of this
+very model for this very question, also after the first words of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from repair.activations import Rows
+from repair.patient import Patient
+from repair.plan import RepairPlan
+from repair.types import KnownFact, Message
+
+
+REFUSAL = -1
+
+
+@dataclass(frozen=True)
+class EditRows:
+    """The rows of one edit.
+
+    Attributes:
+        rows: n token positions.
+        reference: (n,) int64, the row whose output each row should have; itself when kept,
+            ``REFUSAL`` (-1) for the model's mean refusal output.
+        weights: (n,) fp32, how much each row counts in the solve; 0 for pure references.
+    """
+
+    rows: Rows
+    reference: Tensor
+    weights: Tensor
+
+    @property
+    def moved(self) -> Tensor:
+        """(n,) bool: the rows that are redirected."""
+        return self.reference != torch.arange(len(self.reference))
+
+
+@dataclass
+class _Builder:
+    """Collects sequences and rows; a row is (sequence, position, reference, weight)."""
+
+    ids: list[list[int]] = field(default_factory=list)
+    places: list[tuple[int, int]] = field(default_factory=list)
+    reference: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], first: int, weight: float) -> list[int]:
+        """Rows from the token that predicts the answer's first to that which predicts its end."""
+        sequence = len(self.ids)
+        self.ids.append(list(ids))
+        added = []
+        for position in range(first - 1, len(ids) - 1):
+            added.append(len(self.places))
+            self.places.append((sequence, position))
+            self.reference.append(added[-1])
+            self.weights.append(weight)
+        return added
+
+    def build(self) -> EditRows:
+        return EditRows(
+            Rows.of(self.ids, self.places),
+            torch.tensor(self.reference),
+            torch.tensor(self.weights, dtype=torch.float32),
+        )
+
+
+def _user(question: str) -> list[Message]:
+    return [{"role": "user", "content": question}]
+
+
+def _wordings(fact: KnownFact) -> tuple[str, ...]:
+    return (fact.question, *fact.rewordings)
+
+
+def build_rows(
+    patient: Patient, plan: RepairPlan, *, neighbour_wordings: int = 2, standin_weight: float = 0.3
+) -> EditRows:
+    """All rows of a plan.
+
+    Every wording of a forgotten fact stands once with its own subject and once with each
+    fact's stand-in; the neighbours stand with their own answers. Wordings without a stand-in
+    are redirected to the plan's refusal instead.
+
+    Raises:
+        UsageError: a wording is longer than the patient reads.
+    """
+    builder = _Builder()
+    for fact in plan.facts:
+        for index, wording in enumerate(_wordings(fact)):
+            ids, first = patient.encode(_user(wording), fact.answer)
+            moved = builder.add(ids, first, 1.0)
+            if not fact.standins:
+                for row in moved:
+                    builder.reference[row] = REFUSAL
+                continue
+            standin = fact.standins[index % len(fact.standins)]
+            other, begin = patient.encode(
+                _user(wording.replace(fact.subject, standin)), fact.answer
+            )
+            kept = builder.add(other, begin, standin_weight)
+            for row, target in zip(moved, kept, strict=True):
+                builder.reference[row] = target
+    for fact in plan.neighbours:
+        for wording in _wordings(fact)[:neighbour_wordings]:
+            ids, first = patient.encode(_user(wording), fact.answer)
+            builder.add(ids, first, plan.neighbour_weight)
+    return builder.build()

@@ -1,0 +1,327 @@
+"""One conversation with a patient that can be told to forget.
+
+Knows the order of a turn: watchdog, surgeon, operation, ledger, reply. Knows no details of
+any of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from repair.errors import UsageError
+from repair.ledger import Ledger
+from repair.operation import Clock, OnStage, Operation
+from repair.patient import Patient
+from repair.plan import RepairPlan
+from repair.preparation import Preparation, prepare
+from repair.settings import Settings
+from repair.surgeon import Surgeon
+from repair.types import EditSummary, Intent, IntentKind, Message, Outcome, Stage, Turn
+from repair.verify import lcs_recall, rouge_l_recall, rouge_tokens
+from repair.watchdog import Watchdog
+
+LONGEST_REQUEST = 20_000
+# Below this confidence a reading changes nothing; the user is asked instead.
+SURE = 0.6
+# Recall above which an earlier turn of the conversation still holds what was forgotten.
+TOLD = 0.5
+FORGOTTEN = 0.05
+
+
+class Session:
+    """A patient, its ledger, and the conversation so far.
+
+    Args:
+        patient: the model; the ledger's active edits are put on it.
+        home: where the ledger lives; None takes ``REPAIR_HOME`` or the platform's folder.
+        on_stage: is told each stage of an operation as it happens.
+
+    Raises:
+        LedgerCorrupted, LedgerBusy, DiskFull: the home cannot be used.
+    """
+
+    def __init__(
+        self, patient: Patient, *, home: Path | str | None = None, on_stage: OnStage | None = None
+    ) -> None:
+        self.patient = patient
+        self.home = Path(home) if home is not None else Settings().home
+        self.ledger = Ledger(self.home, patient.content_hash)
+        self.surgeon = Surgeon(patient)
+        self.messages: list[Message] = []
+        self.on_stage: OnStage = on_stage or (lambda _: None)
+        self._watchdog: Watchdog | None = None
+        self._preparation: Preparation | None = None
+        self._seen = -1
+        self._refresh()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the ledger; the patient keeps its edits."""
+        self.ledger.close()
+
+    # Talking
+
+    def ask(self, text: str) -> Turn:
+        """One answer without history; never edits."""
+        self._check(text)
+        self._refresh()
+        intent = self._read(text, ())
+        return Turn(self.patient.reply([{"role": "user", "content": text}]), intent)
+
+    def say(self, text: str) -> Turn:
+        """One turn of the conversation: an answer, or an operation and what came of it."""
+        self._check(text)
+        self._refresh()
+        intent = self._read(text, self.messages)
+        if intent.kind == "none" or intent.confidence < SURE:
+            return self._talk(text, intent)
+        if intent.kind == "restore":
+            return Turn(self._restore(intent), intent)
+        if not intent.targets:
+            return Turn("What exactly should I forget? Please name it in one sentence.", intent)
+        outcome = self._operate(intent)
+        return Turn(_spoken(outcome, intent), intent, outcome)
+
+    def _talk(self, text: str, intent: Intent) -> Turn:
+        self.messages.append({"role": "user", "content": text})
+        reply = self.patient.reply(self._recent())
+        self.messages.append({"role": "assistant", "content": reply})
+        return Turn(reply, intent)
+
+    def _recent(self) -> list[Message]:
+        """The last messages that fit into the model's context beside an answer."""
+        limit = getattr(self.patient.model.config.get_text_config(), "max_position_embeddings", None)
+        recent = list(self.messages[-12:])
+        while len(recent) > 1 and limit and len(self.patient.prompt_ids(recent)) > limit - 96:
+            del recent[:2]
+        return recent
+
+    # Operations
+
+    def request(
+        self,
+        text: str,
+        *,
+        dry_run: bool = False,
+        yes: bool = False,
+        kind: IntentKind | None = None,
+    ) -> Outcome:
+        """The whole operation for one request in plain words.
+
+        Args:
+            dry_run: edit, measure and take it back; nothing is kept.
+            yes: carry out also what would need a confirmation.
+            kind: what the caller knows the request to be, if the words do not say it.
+        """
+        self._check(text)
+        self._refresh()
+        clock = Clock()
+        with clock.time("watchdog"):
+            intent = self._read(text, self.messages)
+        if kind is not None and intent.kind != kind:
+            intent = replace(intent, kind=kind, targets=intent.targets or (text.strip(),))
+        if intent.kind not in ("forget", "correct") or not intent.targets:
+            return Outcome("not_a_request", targets=intent.targets, reason="No wish to forget was read.")
+        if intent.confidence < SURE and not yes and kind is None:
+            why = "The wish is not clear enough to act on."
+            return Outcome("needs_confirmation", targets=intent.targets, reason=why)
+        return self._operate(intent, clock, dry_run=dry_run)
+
+    def forget(self, question: str, answer: str | None = None) -> Outcome:
+        """Forget a known pair, without the watchdog.
+
+        ``answer`` None takes what the patient answers now.
+        """
+        self._check(question)
+        self._refresh()
+        clock = Clock()
+        with clock.time("surgeon"):
+            plan = self.surgeon.plan_question(question, answer)
+        return self._carry_out(plan, (question,), clock)
+
+    def plan(self, text: str) -> dict[str, Any]:
+        """Watchdog and surgeon; nothing is applied."""
+        self._check(text)
+        self._refresh()
+        intent = self._read(text, self.messages)
+        if intent.kind == "none":
+            intent = replace(intent, kind="forget", targets=(text.strip(),))
+        plan = self.surgeon.plan(intent)
+        read = {**intent.to_json(), "known": plan is not None}
+        return {**read, "plan": plan.to_json() if plan is not None else None}
+
+    def _operate(self, intent: Intent, clock: Clock | None = None, *, dry_run: bool = False) -> Outcome:
+        clock = clock or Clock()
+        with clock.time("surgeon"):
+            plan = self.surgeon.plan(intent)
+        return self._carry_out(plan, intent.targets, clock, dry_run=dry_run)
+
+    def _carry_out(
+        self, plan: RepairPlan | None, targets: Sequence[str], clock: Clock, *, dry_run: bool = False
+    ) -> Outcome:
+        if plan is None:
+            why = "I don't know that anyway; nothing was changed."
+            return Outcome("unknown_fact", targets=tuple(targets), reason=why)
+        found = ", ".join(f"{f.subject}: {f.attribute or f.question}" for f in plan.facts)
+        self.on_stage(Stage("found", found, {"facts": len(plan.facts)}))
+        text = f"{len(plan.neighbours)} neighbours kept, {len(plan.retain)} others watched"
+        self.on_stage(Stage("planned", text, {"layers": plan.layers, "strengths": plan.strengths}))
+        ledger = None if dry_run else self.ledger
+        before = self.patient.active
+        start = time.perf_counter()
+        with self.ledger.lock():
+            operation = Operation(self.patient, self._prepared(), ledger, self.on_stage)
+            outcome = operation.run(plan, clock)
+            if dry_run:
+                self.patient.apply(before)
+                outcome = replace(outcome, edit=None)
+            self._seen = self.ledger.state_token()
+        total = time.perf_counter() - start
+        spent = sum(clock.seconds.get(name, 0.0) for name in ("watchdog", "surgeon"))
+        outcome = replace(outcome, seconds={**outcome.seconds, "total": total + spent})
+        if outcome.status == "healed" and not dry_run:
+            self._redact(plan)
+        return outcome
+
+    def _redact(self, plan: RepairPlan) -> None:
+        """Drop the exchanges of this conversation that still tell what was forgotten."""
+        answers = [fact.answer for fact in plan.facts]
+        kept: list[Message] = []
+        for index in range(0, len(self.messages) - 1, 2):
+            pair = self.messages[index : index + 2]
+            told = max(rouge_l_recall(a, m["content"]) for a in answers for m in pair)
+            if told < TOLD:
+                kept += pair
+        self.messages = kept
+
+    # The ledger
+
+    def undo(self, *ids: int) -> tuple[int, ...]:
+        """Take edits back, exactly; without ids the last active one."""
+        return self._switch(ids, active=True)
+
+    def redo(self, *ids: int) -> tuple[int, ...]:
+        """Put undone edits back, exactly; without ids the last undone one."""
+        return self._switch(ids, active=False)
+
+    def _switch(self, ids: Sequence[int], *, active: bool) -> tuple[int, ...]:
+        with self.ledger.lock():
+            chosen = tuple(ids)
+            if not chosen:
+                state = "active" if active else "undone"
+                chosen = tuple(e.id for e in self.ledger.history() if e.state == state)[-1:]
+            if not chosen:
+                verb = "undo" if active else "redo"
+                raise UsageError(f"There is nothing to {verb}.", "`repair history` lists all edits.")
+            (self.ledger.undo if active else self.ledger.redo)(chosen)
+            self._refresh()
+        return chosen
+
+    def _restore(self, intent: Intent) -> str:
+        numbers = tuple(int(t) for t in intent.targets if t.isdigit())
+        tags = {self.ledger.vault.tag(t) for t in intent.targets if not t.isdigit()}
+        named = tuple(
+            e.id for e in self.ledger.history() if e.state == "active" and tags & set(e.targets)
+        )
+        try:
+            undone = self.undo(*(numbers or named))
+        except UsageError as error:
+            return error.message
+        return f"I took back edit {', '.join(map(str, undone))}; I know it again."
+
+    def history(self) -> tuple[EditSummary, ...]:
+        """All edits of this model, oldest first."""
+        return self.ledger.history()
+
+    def audit(self, identity: int | None = None) -> dict[str, Any]:
+        """The receipt of one edit, or of all with the journal's check."""
+        if identity is not None:
+            return self.ledger.receipt(identity)
+        events = self.ledger.verify()
+        receipts = [self.ledger.receipt(edit.id) for edit in self.ledger.history()]
+        return {"events": events, "chain": "intact", "edits": receipts}
+
+    def verify(self) -> dict[str, Any]:
+        """Ask the sealed probes of all active edits again; answers are compared as hashes."""
+        self._refresh()
+        rows = []
+        for edit in self.ledger.history():
+            if edit.state != "active":
+                continue
+            probes = self.ledger.probes(edit.id)
+            replies = self.surgeon.ask([probe.question for probe in probes])
+            hashed = [self.ledger.vault.words(rouge_tokens(reply)) for reply in replies]
+            values = [lcs_recall(p.words, h) for p, h in zip(probes, hashed, strict=True)]
+            mean = sum(values) / len(values) if values else 0.0
+            rows.append(
+                {"edit": edit.id, "recall": mean, "n": len(values), "passed": mean <= FORGOTTEN}
+            )
+        return {"edits": rows, "passed": all(row["passed"] for row in rows)}
+
+    def export(self, directory: Path, format: str = "peft") -> Path:
+        """Write the active edits for other programs: a PEFT adapter or the merged model.
+
+        Raises:
+            UsageError: no such format, or no active edit.
+        """
+        self._refresh()
+        if format not in ("peft", "merged"):
+            raise UsageError(f"There is no format {format!r}.", "Choose peft or merged.")
+        if not self.patient.active:
+            raise UsageError("There is no active edit to export.", "Forget something first.")
+        if format == "peft":
+            self.patient.save_adapter(directory)
+        else:
+            self.patient.save_merged(directory)
+        return Path(directory)
+
+    # Inside
+
+    def _check(self, text: str) -> None:
+        if not text.strip():
+            raise UsageError("The message is empty.", "Say something.")
+        if len(text) > LONGEST_REQUEST:
+            raise UsageError(
+                f"The message has {len(text):,} characters; at most {LONGEST_REQUEST:,} are read.",
+                "Shorten it.",
+            )
+
+    def _read(self, text: str, history: Sequence[Message]) -> Intent:
+        if self._watchdog is None:
+            self._watchdog = Watchdog.load()
+        return self._watchdog.read(text, history)
+
+    def _prepared(self) -> Preparation:
+        if self._preparation is None:
+            self._preparation = prepare(self.patient, self.home / "cache")
+        return self._preparation
+
+    def _refresh(self) -> None:
+        """Take over what other processes have done to the ledger since."""
+        token = self.ledger.state_token()
+        if token != self._seen:
+            self.patient.apply(self.ledger.active())
+            self._seen = token
+
+
+def _spoken(outcome: Outcome, intent: Intent) -> str:
+    """What an operation came to, as a reply."""
+    if outcome.status == "healed":
+        done = "I have corrected that." if intent.kind == "correct" else "I no longer know that."
+        return f"{done} (edit {outcome.edit}; undo brings it back)"
+    return outcome.reason

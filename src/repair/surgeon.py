@@ -1,0 +1,227 @@
+"""From an intent to a repair plan: what the patient knows of it, and what must stay.
+
+Knows how to ask the patient and the catalogue's wordings. Knows no facts of its own and
+changes nothing: what it hands on is data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from repair.catalogue import Topic, topics
+from repair.patient import Patient
+from repair.phrasebook import Reading, read, whole_subject
+from repair.plan import RepairPlan
+from repair.refusals import is_refusal
+from repair.retain import RETAIN_QUESTIONS
+from repair.types import Budget, Intent, KnownFact, Method
+from repair.verify import lcs_recall, rouge_tokens
+
+# Wordings of a topic that stand in the edit's rows; the others only verify.
+ROW_WORDINGS = 6
+# Two answers agree when one holds this share of the other's words, in order.
+AGREEMENT = 0.8
+# An answer longer than this is a story, and no fact.
+MAX_ANSWER_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """How edits of a model are made: the outcome of tuning, not of a request.
+
+    ``layers`` None means all. ``strengths`` are tried in order.
+    """
+
+    layers: tuple[int, ...] | None = None
+    strengths: tuple[float, ...] = (1.0, 1.5, 2.0)
+    neighbour_weight: float = 1.0
+    beta: float = 100.0
+    ridge: float = 0.1
+    rank: int = 256
+    method: Method = "stamp-lr"
+
+
+class Surgeon:
+    """Plans repairs of one patient.
+
+    Args:
+        patient: is asked, never changed.
+        procedure: how edits of this model are made.
+        budget: what one operation may cost.
+    """
+
+    def __init__(
+        self,
+        patient: Patient,
+        *,
+        procedure: Procedure | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self.patient = patient
+        self.procedure = procedure or Procedure()
+        self.budget = budget or Budget()
+
+    def plan(self, intent: Intent) -> RepairPlan | None:
+        """The plan for a request, or None when the patient knows nothing of its targets."""
+        facts: list[KnownFact] = []
+        for target in intent.targets:
+            facts += [f for f in self._known(target) if f.question not in _questions(facts)]
+        if intent.kind == "correct":
+            facts = [replace(f, replacement=intent.replacement) for f in facts[:1]]
+        return self.plan_facts(intent.targets, facts, correct=intent.kind == "correct")
+
+    def plan_question(self, question: str, answer: str | None = None) -> RepairPlan | None:
+        """The plan for a question in hand; ``answer`` is asked of the patient if not given."""
+        facts = self._known(question)
+        if answer is not None:
+            rewordings = facts[0].rewordings if facts else ()
+            probes = facts[0].probes if facts else ()
+            subject = facts[0].subject if facts else question
+            attribute = facts[0].attribute if facts else ""
+            facts = [KnownFact(subject, attribute, question, answer, rewordings, probes)]
+        return self.plan_facts((question,), facts[:1])
+
+    def plan_facts(
+        self, targets: Sequence[str], facts: Sequence[KnownFact], *, correct: bool = False
+    ) -> RepairPlan | None:
+        """The plan that repairs exactly these facts."""
+        if not facts:
+            return None
+        how = self.procedure
+        return RepairPlan(
+            operation="correct" if correct else "forget",
+            targets=tuple(targets),
+            facts=tuple(facts),
+            neighbours=self.neighbours(facts),
+            retain=self.retain(facts),
+            layers=how.layers or tuple(range(len(self.patient.layers))),
+            method=how.method,
+            strengths=how.strengths,
+            neighbour_weight=how.neighbour_weight,
+            beta=how.beta,
+            ridge=how.ridge,
+            rank=how.rank,
+            budget=self.budget,
+        )
+
+    def ask(self, questions: Sequence[str]) -> list[str]:
+        """One answer each, in one batch and without history."""
+        batch = [[{"role": "user", "content": q}] for q in questions]
+        return self.patient.replies(batch, max_new_tokens=MAX_ANSWER_TOKENS)  # type: ignore[arg-type]
+
+    def neighbours(self, facts: Sequence[KnownFact]) -> tuple[KnownFact, ...]:
+        """Everything else the patient says about the same subjects."""
+        taken = {(f.subject.lower(), f.attribute) for f in facts}
+        wanted: list[tuple[str, Topic]] = []
+        for subject, kind in {(f.subject, _kind(f.attribute)): None for f in facts}:
+            wanted += [
+                (subject, topic)
+                for topic in (topics(kind) if kind else ())
+                if (subject.lower(), topic.attribute) not in taken
+            ]
+        return self._answered(wanted)
+
+    def retain(self, facts: Sequence[KnownFact]) -> tuple[KnownFact, ...]:
+        """A sample of what has nothing to do with the request, with the patient's answers."""
+        subjects = [f.subject.lower() for f in facts]
+        questions = [q for q in RETAIN_QUESTIONS if not any(s in q.lower() for s in subjects)]
+        replies = self.ask(questions)
+        return tuple(
+            KnownFact("", "", question, answer)
+            for question, answer in zip(questions, replies, strict=True)
+            if answer and not is_refusal(answer)
+        )
+
+    def _answered(self, wanted: Sequence[tuple[str, Topic]]) -> tuple[KnownFact, ...]:
+        """The topics that the patient answers about a subject, asked canonically."""
+        questions = [topic.question.replace("{s}", subject) for subject, topic in wanted]
+        if not questions:
+            return ()
+        return tuple(
+            _fact(subject, topic, answer)
+            for (subject, topic), answer in zip(wanted, self.ask(questions), strict=True)
+            if answer and not is_refusal(answer)
+        )
+
+    def _known(self, target: str) -> list[KnownFact]:
+        """What the patient knows of one target: the first reading that it answers."""
+        subject = whole_subject(target) or target
+        about_all = whole_subject(target) is not None or _is_name(target)
+        if about_all:
+            kinds = ("person",) if _is_name(subject) else ("hazard",)
+            if subject.lower().startswith("the "):
+                kinds = ("landmark", "festival", "creature", "book")
+            found = self._answered([(subject, t) for kind in kinds for t in topics(kind)])
+            return list(found)
+        for reading in read(target):
+            fact = self._confirmed(reading)
+            if fact is not None:
+                return [fact]
+        return self._literal(target)
+
+    def _confirmed(self, reading: Reading) -> KnownFact | None:
+        """A reading as a fact, if most of its wordings get one and the same answer."""
+        questions = [w.replace("{s}", reading.subject) for w in reading.topic.wordings]
+        replies = [r for r in self.ask(questions) if r and not is_refusal(r)]
+        answer = _consensus(replies)
+        if answer is None or 2 * len(replies) < len(questions):
+            return None
+        return _fact(reading.subject, reading.topic, answer)
+
+    def _literal(self, target: str) -> list[KnownFact]:
+        """A target of no known topic: asked as it stands, in a few general wordings."""
+        bare = target.strip().rstrip(".?!")
+        questions = [f"{bare}?", f"Tell me {bare}.", f"What is {bare}?", f"Do you know {bare}?"]
+        if target.strip().endswith("?"):
+            questions = [target.strip()]
+        replies = [r for r in self.ask(questions) if r and not is_refusal(r)]
+        answer = _consensus(replies)
+        if answer is None or 2 * len(replies) < len(questions):
+            return []
+        return [KnownFact(bare, "", questions[0], answer, tuple(questions[1:]), ())]
+
+
+def _fact(subject: str, topic: Topic, answer: str) -> KnownFact:
+    wordings = tuple(w.replace("{s}", subject) for w in topic.wordings)
+    return KnownFact(
+        subject,
+        topic.attribute,
+        wordings[0],
+        answer,
+        wordings[1:ROW_WORDINGS],
+        wordings[ROW_WORDINGS:],
+    )
+
+
+def _consensus(replies: Sequence[str]) -> str | None:
+    """The answer that most replies agree on, or None when they do not."""
+    if not replies:
+        return None
+    tokens = [rouge_tokens(r) for r in replies]
+    votes = Counter(
+        {
+            i: sum(lcs_recall(mine, other) >= AGREEMENT for other in tokens)
+            for i, mine in enumerate(tokens)
+        }
+    )
+    best, count = votes.most_common(1)[0]
+    return replies[best] if 2 * count > len(replies) else None
+
+
+def _questions(facts: Iterable[KnownFact]) -> set[str]:
+    return {f.question for f in facts}
+
+
+def _kind(attribute: str) -> str | None:
+    """The kind of subject that an attribute belongs to."""
+    from repair.catalogue import TOPICS
+
+    return next((t.kind for t in TOPICS if t.attribute == attribute), None)
+
+
+def _is_name(text: str) -> bool:
+    """Two or three capitalised words and nothing else."""
+    words = text.split()
+    return 2 <= len(words) <= 3 and all(w[:1].isupper() and w.isalpha() for w in words)
