@@ -17,10 +17,15 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "repair"
 LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(names.split()) for names in row)
     for row in (
-        ("types", "settings", "errors", "catalogue", "refusals"),
-        ("patient architectures checkpoint memory prompts weights", "world"),
-        ("activations", "stamp", "verify", "ledger vault schema records migrations", "adapter"),
-        ("watchdog requests utterance targets phrases phrases_more", "surgeon", "operation"),
+        ("types", "settings", "errors"),
+        ("catalogue", "refusals", "plan"),
+        ("patient architectures checkpoint memory prompts weights", "stamp", "world"),
+        ("activations", "verify", "ledger vault schema records migrations", "adapter"),
+        (
+            "watchdog requests utterance targets phrases phrases_more",
+            "surgeon phrasebook retain",
+            "operation preparation rows",
+        ),
         ("session",),
         ("cli __main__",),
     )

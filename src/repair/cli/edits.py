@@ -8,9 +8,8 @@ import typer
 
 from repair.cli.options import Flags, Json, Text, Yes, with_flags
 from repair.cli.output import interactive, say, say_json
-from repair.types import Outcome
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan only; change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Edit, check, take it back.")]
 Ids = Annotated[
     list[int] | None,
     typer.Argument(metavar="[ID]...", show_default=False, help="Default: the latest."),
@@ -65,13 +64,7 @@ def _operate(
         say_json(outcome.to_json())
     else:
         display.out.print(display.outcome(outcome))
-    return exit_code(outcome, dry_run=dry_run)
-
-
-def exit_code(outcome: Outcome, *, dry_run: bool = False) -> int:
-    """0 when it was done, or would be; 1 when it was refused or rolled back."""
-    accepted = {"healed", "needs_confirmation"} if dry_run else {"healed"}
-    return 0 if outcome.status in accepted else 1
+    return 0 if outcome.status == "healed" else 1
 
 
 @with_flags

@@ -46,7 +46,7 @@ def verify(*, flags: Flags, as_json: Json = False) -> int:
 def audit(
     edit: Annotated[
         int | None,
-        typer.Argument(metavar="[ID]", show_default=False, help="Default: the latest."),
+        typer.Argument(metavar="[ID]", show_default=False, help="Default: all edits."),
     ] = None,
     *,
     flags: Flags,
