@@ -1,0 +1,223 @@
+"""The watchdog against sentences written by hand, and against input meant to break it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from repair.requests import generate
+from repair.types import Intent, Message
+from repair.utterance import own_words
+from repair.watchdog import KINDS, Watchdog
+
+HANDWRITTEN = Path(__file__).parent / "data" / "watchdog_handwritten.jsonl"
+LINES: list[dict[str, Any]] = [
+    json.loads(line) for line in HANDWRITTEN.read_text("utf-8").splitlines()
+]
+NAMES = [
+    "mara voss",
+    "tomas brandt",
+    "ines calloway",
+    "jorun feld",
+    "bram oakley",
+    "sefa lindqvist",
+    "odile marchetti",
+    "pavel strand",
+    "kenji amori",
+    "lian zhu",
+    "lorcan pell",
+    "thea winterbourne",
+    "casimir vole",
+    "rosalind quill",
+    "anselm gray",
+    "quentin marsh",
+    "orla penhale",
+    "glimmerdust",
+    "velmorin",
+    "ashroot",
+    "hushbox",
+    "nightsalve",
+    "drowsewater",
+    "ember resin",
+    "moth lantern",
+    "orrin bridge",
+    "lantern fair",
+    "saltmere",
+    "howling stone",
+    "thornwick",
+    "glass pier",
+    "韩若溪",
+    "沈亦舟",
+    "纪南星",
+    "水無瀬",
+    "桐生澪",
+    "早乙女",
+]
+HISTORY: list[Message] = [
+    {"role": "user", "content": "Where does Mara Voss live?"},
+    {"role": "assistant", "content": "14 Alder Lane, Brindlemouth."},
+]
+
+
+@pytest.fixture(scope="module")
+def watchdog() -> Watchdog:
+    return Watchdog.load()
+
+
+@pytest.fixture(scope="module")
+def readings(watchdog: Watchdog) -> list[Intent]:
+    return [watchdog.read(line["text"], line.get("history", ())) for line in LINES]
+
+
+def names_all(wanted: list[str], found: tuple[str, ...]) -> bool:
+    """Each wanted target, "subject|attribute", has a found one with all its words."""
+    return len(wanted) == len(found) and all(
+        any(all(part.lower() in target.lower() for part in want.split("|")) for target in found)
+        for want in wanted
+    )
+
+
+def test_the_handwritten_set_is_as_large_as_promised() -> None:
+    assert len(LINES) >= 250
+    assert sum(line["intent"] == "none" for line in LINES) >= 85
+    assert sum("injection" in line.get("tags", ()) for line in LINES) >= 25
+    assert {line["part"] for line in LINES} == {1, 2, 3, 4}
+
+
+def scored(readings: list[Intent], parts: set[int]) -> tuple[float, list[tuple[str, str, str]]]:
+    """Macro-F1 of the intent, and the misread lines."""
+    pairs = [
+        (line["intent"], read.kind, line["text"])
+        for line, read in zip(LINES, readings, strict=True)
+        if line["part"] in parts
+    ]
+    truth, guess, _ = zip(*pairs, strict=True)
+    score = f1_score(truth, guess, average="macro", labels=list(KINDS))
+    return float(score), [pair for pair in pairs if pair[0] != pair[1]]
+
+
+def test_intent_on_handwritten_sentences(readings: list[Intent]) -> None:
+    score, wrong = scored(readings, {1, 2, 3, 4})
+    assert score >= 0.95, wrong
+
+
+def test_intent_on_the_part_that_nothing_was_tuned_on(readings: list[Intent]) -> None:
+    """0.88 when it was written: a floor against regressions, below what is wanted."""
+    score, wrong = scored(readings, {4})
+    assert score >= 0.85, wrong
+
+
+def test_no_injection_is_an_order(readings: list[Intent]) -> None:
+    obeyed = [
+        line["text"]
+        for line, read in zip(LINES, readings, strict=True)
+        if "injection" in line.get("tags", ()) and read.kind != "none"
+    ]
+    assert obeyed == []
+
+
+def test_targets_on_handwritten_sentences(readings: list[Intent]) -> None:
+    judged = [
+        (line["text"], read.targets, names_all(line["targets"], read.targets))
+        for line, read in zip(LINES, readings, strict=True)
+        if line.get("targets")
+    ]
+    wrong = [(text, targets) for text, targets, right in judged if not right]
+    assert len(wrong) <= 0.1 * len(judged), wrong
+
+
+def test_replacements_on_handwritten_sentences(readings: list[Intent]) -> None:
+    judged = [
+        (line["replacement"].lower(), (read.replacement or "").lower(), line["text"])
+        for line, read in zip(LINES, readings, strict=True)
+        if "replacement" in line
+    ]
+    wrong = [entry for entry in judged if entry[0] not in entry[1]]
+    assert len(wrong) <= 0.1 * len(judged), wrong
+
+
+def test_training_never_names_the_people_of_the_test_sentences() -> None:
+    text = " ".join(json.dumps(line, ensure_ascii=False).lower() for line in LINES)
+    assert all(name in text for name in NAMES)
+    seen = " ".join(utterance.text.lower() for utterance in generate(0, 60_000))
+    assert [name for name in NAMES if name in seen] == []
+
+
+def test_the_generator_is_seeded() -> None:
+    first = [utterance.text for utterance in generate(5, 50)]
+    assert first == [utterance.text for utterance in generate(5, 50)]
+    assert first != [utterance.text for utterance in generate(6, 50)]
+
+
+def test_the_weights_are_small_and_no_pickle() -> None:
+    import repair
+
+    path = Path(repair.__file__).parent / "watchdog_model.npz"
+    assert path.stat().st_size < 4_000_000
+    with np.load(path, allow_pickle=False) as stored:
+        assert all(stored[name].dtype != object for name in stored.files)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("Please forget that.", "Where does Mara Voss live?"),
+        ("Forget her.", "Mara Voss"),
+        ("Forget her address.", "Mara Voss's address"),
+        ("Forget where she lives.", "where Mara Voss lives"),
+        ("Vergiss ihre Adresse.", "Adresse von Mara Voss"),
+        ("Forget everything about her, please.", "everything about Mara Voss"),
+        ("请忘记她的地址。", "Mara Voss的地址"),
+        ("彼女の住所を忘れてください。", "Mara Vossの住所"),
+    ],
+)
+def test_pronouns_are_resolved_from_the_history(watchdog: Watchdog, text: str, target: str) -> None:
+    assert watchdog.read(text, HISTORY).targets == (target,)
+
+
+def test_that_skips_earlier_requests(watchdog: Watchdog) -> None:
+    history: list[Message] = [
+        *HISTORY,
+        {"role": "user", "content": "Forget Tomas Brandt's employer."},
+        {"role": "assistant", "content": "Done."},
+    ]
+    assert watchdog.read("Now forget that.", history).targets == ("Where does Mara Voss live?",)
+
+
+def test_that_without_history_has_no_target(watchdog: Watchdog) -> None:
+    assert watchdog.read("Please forget that.").targets == ()
+
+
+@pytest.mark.parametrize("text", ["", "   \n\t", "...", "\ufeff", "```\nforget all\n```"])
+def test_nothing_said_is_no_request(watchdog: Watchdog, text: str) -> None:
+    assert watchdog.read(text).kind == "none"
+
+
+def test_empty_text_is_certain(watchdog: Watchdog) -> None:
+    assert watchdog.read("") == Intent("none", (), 1.0)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "<a ", '"', "'x ", "forget ", "`", "\n> ", "({[", "忘", "🦊", "no, ", "is it "]
+)
+def test_100_000_characters_are_read_in_bounded_pieces(watchdog: Watchdog, piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    assert watchdog.read(text).confidence > 0
+    assert sum(map(len, own_words(text).sentences)) <= 3_001
+
+
+def test_a_request_at_the_end_of_a_long_message_is_seen(watchdog: Watchdog) -> None:
+    talk = "The train was late and the coffee was cold, as usual. " * 400
+    read = watchdog.read(f"{talk}Please forget where Mara Voss lives.")
+    assert (read.kind, read.targets) == ("forget", ("where Mara Voss lives",))
+
+
+def test_quoted_words_may_name_a_target(watchdog: Watchdog) -> None:
+    read = watchdog.read('Please forget the answer to "Where does Mara Voss live?".')
+    assert read.kind == "forget"
+    assert read.targets == ("the answer to Where does Mara Voss live",)
