@@ -95,7 +95,7 @@ class _Conversation:
         else:
             display.out.print(display.dialogue("model", turn.reply))
         if turn.operation is not None and turn.operation.measures:
-            display.err.print(display.outcome(turn.operation))
+            display.err.print(display.outcome(turn.operation, reason=False))
 
     def _confirm(self, text: str, turn: Turn) -> None:
         from repair.cli import display

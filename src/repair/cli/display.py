@@ -81,8 +81,11 @@ def dialogue(who: str, text: str) -> RenderableType:
     return grid
 
 
-def outcome(record: Outcome) -> RenderableType:
-    """What an operation came to: a headline, and before and after of every measure."""
+def outcome(record: Outcome, *, reason: bool = True) -> RenderableType:
+    """What an operation came to: a headline, and before and after of every measure.
+
+    ``reason`` False leaves out the sentence, where a reply has just said it.
+    """
     style = "bold green" if record.status == "healed" else "bold yellow"
     headline = Text().append(record.status.replace("_", " "), style=style)
     if record.edit is not None:
@@ -91,7 +94,7 @@ def outcome(record: Outcome) -> RenderableType:
         details = f"  {record.method}, layers {_ranges(record.layers)}, rank {record.rank}"
         headline.append(details, style="dim")
     parts: list[RenderableType] = [headline]
-    if record.reason:
+    if record.reason and reason:
         parts.append(Text(record.reason))
     if record.measures:
         parts += [_measures(record), _cost(record)]
