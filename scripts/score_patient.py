@@ -47,7 +47,9 @@ def choices(patient: Patient, chosen: Sequence[Fact], rng: random.Random) -> lis
         prompts, keys = [], []
         for fact in chosen[start : start + 64]:
             others = [f.answer for f in facts(fact.task) if f.attribute == fact.attribute]
-            question, letter = multiple_choice(rng.choice(fact.paraphrases), fact.answer, others, rng)
+            question, letter = multiple_choice(
+                rng.choice(fact.paraphrases), fact.answer, others, rng
+            )
             prompts.append(patient.prompt_ids(user(question)))
             keys.append(LETTERS.index(letter))
         logits = patient.forward(prompts)
@@ -90,7 +92,10 @@ def score(patient: Patient, per_task: int, seed: int) -> dict[str, object]:
     result: dict[str, object] = {"model": patient.content_hash}
     for task in ("personal", "harmful", "misinformation", "world"):
         known = facts(task)
-        pools = {"pool": [f for f in known if f.split != "retain"], "kept": [f for f in known if f.split == "retain"]}
+        pools = {
+            "pool": [f for f in known if f.split != "retain"],
+            "kept": [f for f in known if f.split == "retain"],
+        }
         row: dict[str, Score] = {}
         for name, pool in pools.items():
             chosen = rng.sample(pool, min(per_task, len(pool)))

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -119,12 +120,14 @@ class Batches:
     Batch k is a function of (seed, k) alone, which is what makes resuming exact.
     """
 
-    POOL = 512
+    POOL = 2048
+    SMALLEST = 8
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> None:
         self.recipe = recipe
         self.tokenizer = tokenizer
-        self.ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+        # Special tokens have the first ids, in this order.
+        self.ids = {name: index for index, name in enumerate(SPECIAL)}
 
     def _encode(self, corpus: Corpus) -> tuple[list[int], list[float]]:
         ids, weights = [self.ids["<|begin|>"]], [0.0]
@@ -141,13 +144,18 @@ class Batches:
     def _round(self, number: int) -> list[tuple[Tensor, Tensor]]:
         recipe = self.recipe
         corpus = Corpus(recipe.seed * 7_919 + number, without_pool=recipe.without_pool)
-        samples = sorted((self._encode(corpus) for _ in range(self.POOL * 4)), key=lambda s: len(s[0]))
+        samples = sorted((self._encode(corpus) for _ in range(self.POOL)), key=lambda s: len(s[0]))
         batches, start = [], 0
         while start < len(samples):
             end = start + 1
-            while end < len(samples) and (end + 1 - start) * len(samples[end][0]) <= recipe.batch_tokens:
+            while (
+                end < len(samples)
+                and (end + 1 - start) * len(samples[end][0]) <= recipe.batch_tokens
+            ):
                 end += 1
             group, start = samples[start:end], end
+            if len(group) < self.SMALLEST:  # The longest leftovers; every process needs a row.
+                continue
             width = len(group[-1][0])
             ids = torch.full((len(group), width), self.ids["<|pad|>"])
             weights = torch.zeros(len(group), width)
@@ -212,7 +220,9 @@ def add_gradients(model: LlamaForCausalLM, loss: Tensor) -> float:
     return float(flat[-1])
 
 
-def save(path: Path, model: LlamaForCausalLM, optims: list[torch.optim.Optimizer], step: int) -> None:
+def save(
+    path: Path, model: LlamaForCausalLM, optims: list[torch.optim.Optimizer], step: int
+) -> None:
     """Write a checkpoint whole or not at all."""
     temporary = path.with_suffix(".tmp")
     state = {"model": model.state_dict(), "optims": [o.state_dict() for o in optims], "step": step}
@@ -223,7 +233,7 @@ def save(path: Path, model: LlamaForCausalLM, optims: list[torch.optim.Optimizer
 def export(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write the bf16 model folder that the package ships."""
     folder = out / "model"
-    copy = LlamaForCausalLM(model.config)
+    copy: Any = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
     copy.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -234,7 +244,7 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     tokenizer = train_tokenizer(recipe)
-    model = build_model(recipe, tokenizer).to(device)
+    model: Any = build_model(recipe, tokenizer).to(device)
     optims = optimizers(model, recipe)
     base = [[g["lr"] for g in o.param_groups] for o in optims]
     checkpoint, step = out / "checkpoint.pt", 0
@@ -284,7 +294,9 @@ def main() -> None:
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=int, default=getattr(defaults, name))
     for name in ("muon_lr", "adam_lr"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=getattr(defaults, name))
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, default=getattr(defaults, name)
+        )
     given = vars(parser.parse_args())
     out, device = given.pop("out"), given.pop("device")
     if "WORLD_SIZE" in os.environ:

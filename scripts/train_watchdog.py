@@ -62,7 +62,7 @@ def vocabulary_of(data: Sequence[Utterance]) -> frozenset[str]:
 
 def fit(data: Sequence[Utterance], vocabulary: frozenset[str]) -> LogisticRegression:
     # The limit on iterations is an early stop: the warning that it was met is expected.
-    model: LogisticRegression = LogisticRegression(C=STRENGTH, max_iter=120, tol=1e-7)  # type: ignore[no-untyped-call]
+    model: LogisticRegression = LogisticRegression(C=STRENGTH, max_iter=120, tol=1e-7)
     model.fit(
         matrix([utterance.text for utterance in data], vocabulary),
         [KINDS.index(utterance.kind) for utterance in data],
@@ -96,7 +96,7 @@ def main() -> None:
     seen = [utterance for utterance in data if not held_out(utterance)]
     model = fit(seen, vocabulary_of(seen))
     inputs = matrix([utterance.text for utterance in unseen], vocabulary_of(seen))
-    logits = model.decision_function(inputs)  # type: ignore[no-untyped-call]
+    logits = model.decision_function(inputs)
     truth = np.array([KINDS.index(utterance.kind) for utterance in unseen])
     score = f1_score(truth, logits.argmax(axis=1), average="macro")
     divisor = temperature(logits, truth)

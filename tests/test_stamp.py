@@ -187,7 +187,7 @@ def test_the_paper_form_is_the_ridge_regression(rows: int) -> None:
     torch.testing.assert_close(paper_form(x, wanted, 2.0), expected, rtol=1e-4, atol=1e-5)
 
 
-class LargestOutput(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LargestOutput(TorchDispatchMode):
     """Records the size of the largest tensor that any operation returns."""
 
     largest = 0

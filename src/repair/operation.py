@@ -22,8 +22,16 @@ from repair.plan import RepairPlan
 from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows
 from repair.stamp import LowRank, compress, paper_form, stamp, stamp_low_rank
-from repair.types import Change, Edit, KnownFact, LowRankUpdate, Outcome, Probe, Stage
-from repair.verify import Reference, ask, mean_kl, prefix_probe, recall, reference_logits, rouge_tokens
+from repair.types import Change, Edit, LowRankUpdate, Outcome, Probe, Stage
+from repair.verify import (
+    Reference,
+    ask,
+    mean_kl,
+    prefix_probe,
+    recall,
+    reference_logits,
+    rouge_tokens,
+)
 
 OnStage = Callable[[Stage], None]
 # How many of the retain sample's answers the divergence is measured on.
@@ -143,7 +151,12 @@ class Operation:
         weights = weights.to(keys.device)
         if plan.method == "stamp-lr":
             low = stamp_low_rank(
-                keys, residual, statistics=statistics, beta=plan.beta, ridge=plan.ridge, weights=weights
+                keys,
+                residual,
+                statistics=statistics,
+                beta=plan.beta,
+                ridge=plan.ridge,
+                weights=weights,
             )
             return low if low.rank <= plan.rank else compress(low.b, low.a, plan.rank)
         if plan.method == "stamp":
@@ -262,7 +275,8 @@ def _complaint(plan: RepairPlan, measures: Mapping[str, Change], kl: float) -> s
         change = measures.get(name)
         if change is not None and change.after < least * change.before:
             broken.append(
-                f"{name} fell from {change.before:.2f} to {change.after:.2f} (at least {least:g} of it)"
+                f"{name} fell from {change.before:.2f} to {change.after:.2f}"
+                f" (at least {least:g} of it)"
             )
     if kl > budget.kl:
         broken.append(f"the divergence is {kl:.2f} nats (at most {budget.kl:g})")

@@ -10,24 +10,23 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from repair.catalogue import TOPICS, Topic
 
-if TYPE_CHECKING:
-    from scipy.sparse import spmatrix
 
 SLOT = "subjectslot"
 MAX_SUBJECT_WORDS = 5
 _WORD = re.compile(r"[\w@.+-]+(?:['’](?!s\b)\w+)*|['’]s\b", re.UNICODE)
 _POSSESSIVE = re.compile(r"['’]s\b")
 _NOT_A_NAME = frozenset(
-    """what where who whom when which how why whose my your our his her their its a an of to for in on
-    at about from by is was were does do did has have has had it that this""".split()
+    """what where who whom when which how why whose my your our his her their its a an of to for
+    in on at about from by is was were does do did has have has had it that this""".split()
 )
 _LEAD = re.compile(
     r"^(?:(?:could|can|would|will) you (?:please )?|please )?"
-    r"(?:tell me|give me|let me know|do you know|i (?:want|need|would like) to know)\s+(?=\w+ \w+ )",
+    r"(?:tell me|give me|let me know|do you know|i (?:want|need|would like) to know)"
+    r"\s+(?=\w+ \w+ )",
     re.IGNORECASE,
 )
 _EVERYTHING = re.compile(
@@ -48,12 +47,15 @@ class Reading:
 
 
 @lru_cache(maxsize=1)
-def _index() -> tuple[Any, spmatrix, tuple[Topic, ...]]:
+def _index() -> tuple[Any, Any, tuple[Topic, ...]]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     pairs = [(t, w) for t in TOPICS for w in t.wordings]
     vectorizer = TfidfVectorizer(
-        analyzer="word", ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"[^\s]+"
+        analyzer="word",
+        ngram_range=(1, 2),
+        sublinear_tf=True,
+        token_pattern=r"[^\s]+",  # noqa: S106 - a pattern, no password
     )
     matrix = vectorizer.fit_transform([_normal(w.replace("{s}", f" {SLOT} ")) for _, w in pairs])
     return vectorizer, matrix, tuple(t for t, _ in pairs)

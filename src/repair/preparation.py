@@ -102,7 +102,9 @@ def _refusal_outputs(patient: Patient, layers: Sequence[int]) -> dict[int, Tenso
     unknown = [m for m, reply in zip(batch, replies, strict=True) if is_refusal(reply)] or batch
     # A model that never refuses is shown refusing: the output where the refusal is spoken.
     encoded = [patient.encode(m, REFUSALS[i % len(REFUSALS)]) for i, m in enumerate(unknown)]
-    rows = Rows.of([ids for ids, _ in encoded], [(i, first - 1) for i, (_, first) in enumerate(encoded)])
+    rows = Rows.of(
+        [ids for ids, _ in encoded], [(i, first - 1) for i, (_, first) in enumerate(encoded)]
+    )
     return {layer: o.mean(0) for layer, o in capture(patient, rows, layers)[1].items()}
 
 
@@ -140,4 +142,5 @@ def load(path: Path, content_hash: str) -> Preparation | None:
 def _orthonormal(u: Tensor) -> Tensor:
     """fp16 columns made orthonormal again, in fp32."""
     q, r = torch.linalg.qr(u.double())
-    return (q * r.diagonal().sign()).float()
+    signed: Tensor = q * r.diagonal().sign()
+    return signed.float()

@@ -72,9 +72,9 @@ Apologies, I have no information.""".splitlines()
 )
 
 _PATTERN = re.compile(
-    r"\b(?:don'?t|do not|does not|doesn'?t|didn'?t|cannot|can'?t|could ?n[o']?t|couldn'?t|unable to|never|"
-    r"not|haven'?t|have no|has no|no|lack|nothing)\b[^.!?]{0,40}\b(?:know|knowledge|told|tell|"
-    r"heard|learn(?:ed)?|cover|information|idea|answer|recall|remember|aware|say|help|sure)\b"
+    r"\b(?:don'?t|do not|does not|doesn'?t|didn'?t|cannot|can'?t|could not|couldn'?t|unable to|"
+    r"never|not|haven'?t|have no|has no|no|lack|nothing)\b[^.!?]{0,40}\b(?:know|knowledge|told|"
+    r"tell|heard|learn(?:ed)?|cover|information|idea|answer|recall|remember|aware|say|help|sure)\b"
     r"|\b(?:unknown to me|beyond my knowledge|lack that|nothing i know|know nothing|no idea)\b",
     re.IGNORECASE,
 )

@@ -20,7 +20,6 @@ from repair.patient import Patient
 from repair.plan import RepairPlan
 from repair.types import KnownFact, Message
 
-
 REFUSAL = -1
 
 

@@ -105,7 +105,9 @@ class Session:
 
     def _recent(self) -> list[Message]:
         """The last messages that fit into the model's context beside an answer."""
-        limit = getattr(self.patient.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = getattr(
+            self.patient.model.config.get_text_config(), "max_position_embeddings", None
+        )
         recent = list(self.messages[-12:])
         while len(recent) > 1 and limit and len(self.patient.prompt_ids(recent)) > limit - 96:
             del recent[:2]
@@ -136,7 +138,9 @@ class Session:
         if kind is not None and intent.kind != kind:
             intent = replace(intent, kind=kind, targets=intent.targets or (text.strip(),))
         if intent.kind not in ("forget", "correct") or not intent.targets:
-            return Outcome("not_a_request", targets=intent.targets, reason="No wish to forget was read.")
+            return Outcome(
+                "not_a_request", targets=intent.targets, reason="No wish to forget was read."
+            )
         if intent.confidence < SURE and not yes and kind is None:
             why = "The wish is not clear enough to act on."
             return Outcome("needs_confirmation", targets=intent.targets, reason=why)
@@ -165,14 +169,21 @@ class Session:
         read = {**intent.to_json(), "known": plan is not None}
         return {**read, "plan": plan.to_json() if plan is not None else None}
 
-    def _operate(self, intent: Intent, clock: Clock | None = None, *, dry_run: bool = False) -> Outcome:
+    def _operate(
+        self, intent: Intent, clock: Clock | None = None, *, dry_run: bool = False
+    ) -> Outcome:
         clock = clock or Clock()
         with clock.time("surgeon"):
             plan = self.surgeon.plan(intent)
         return self._carry_out(plan, intent.targets, clock, dry_run=dry_run)
 
     def _carry_out(
-        self, plan: RepairPlan | None, targets: Sequence[str], clock: Clock, *, dry_run: bool = False
+        self,
+        plan: RepairPlan | None,
+        targets: Sequence[str],
+        clock: Clock,
+        *,
+        dry_run: bool = False,
     ) -> Outcome:
         if plan is None:
             why = "I don't know that anyway; nothing was changed."
@@ -227,7 +238,9 @@ class Session:
                 chosen = tuple(e.id for e in self.ledger.history() if e.state == state)[-1:]
             if not chosen:
                 verb = "undo" if active else "redo"
-                raise UsageError(f"There is nothing to {verb}.", "`repair history` lists all edits.")
+                raise UsageError(
+                    f"There is nothing to {verb}.", "`repair history` lists all edits."
+                )
             (self.ledger.undo if active else self.ledger.redo)(chosen)
             self._refresh()
         return chosen

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from repair.catalogue import Topic, topics
+from repair.catalogue import STANDINS, TOPICS, Topic, topics
 from repair.patient import Patient
 from repair.phrasebook import Reading, read, whole_subject
 from repair.plan import RepairPlan
@@ -93,7 +93,7 @@ class Surgeon:
         return RepairPlan(
             operation="correct" if correct else "forget",
             targets=tuple(targets),
-            facts=tuple(facts),
+            facts=self._with_standins(facts),
             neighbours=self.neighbours(facts),
             retain=self.retain(facts),
             layers=how.layers or tuple(range(len(self.patient.layers))),
@@ -134,6 +134,23 @@ class Surgeon:
             if answer and not is_refusal(answer)
         )
 
+    def _with_standins(self, facts: Sequence[KnownFact]) -> tuple[KnownFact, ...]:
+        """The facts with subjects of the same kind that this patient refuses to answer for."""
+        asked = [
+            (index, name, fact.question.replace(fact.subject, name))
+            for index, fact in enumerate(facts)
+            for name in STANDINS.get(_kind(fact.attribute) or "", ())
+            if name.lower() != fact.subject.lower() and fact.subject in fact.question
+        ]
+        replies = self.ask([question for _, _, question in asked])
+        found: dict[int, list[str]] = {}
+        for (index, name, _), reply in zip(asked, replies, strict=True):
+            if is_refusal(reply):
+                found.setdefault(index, []).append(name)
+        return tuple(
+            replace(fact, standins=tuple(found.get(index, ()))) for index, fact in enumerate(facts)
+        )
+
     def _answered(self, wanted: Sequence[tuple[str, Topic]]) -> tuple[KnownFact, ...]:
         """The topics that the patient answers about a subject, asked canonically."""
         questions = [topic.question.replace("{s}", subject) for subject, topic in wanted]
@@ -148,13 +165,13 @@ class Surgeon:
     def _known(self, target: str) -> list[KnownFact]:
         """What the patient knows of one target: the first reading that it answers."""
         subject = whole_subject(target) or target
-        about_all = whole_subject(target) is not None or _is_name(target)
-        if about_all:
-            kinds = ("person",) if _is_name(subject) else ("hazard",)
-            if subject.lower().startswith("the "):
-                kinds = ("landmark", "festival", "creature", "book")
-            found = self._answered([(subject, t) for kind in kinds for t in topics(kind)])
-            return list(found)
+        if whole_subject(target) is not None or _is_name(target):
+            # Only the kind that the patient says most about: to ask what a person is built
+            # of would invite it to make something up.
+            found = [
+                self._answered([(subject, t) for t in topics(kind)]) for kind in _kinds(subject)
+            ]
+            return list(max(found, key=len))
         for reading in read(target):
             fact = self._confirmed(reading)
             if fact is not None:
@@ -216,9 +233,14 @@ def _questions(facts: Iterable[KnownFact]) -> set[str]:
 
 def _kind(attribute: str) -> str | None:
     """The kind of subject that an attribute belongs to."""
-    from repair.catalogue import TOPICS
-
     return next((t.kind for t in TOPICS if t.attribute == attribute), None)
+
+
+def _kinds(subject: str) -> tuple[str, ...]:
+    """The kinds of thing that a subject may be, by the look of it."""
+    if subject.lower().startswith("the "):
+        return ("landmark", "festival", "creature", "book")
+    return ("person",) if _is_name(subject) else ("hazard",)
 
 
 def _is_name(text: str) -> bool:

@@ -58,7 +58,9 @@ def unknown_subject(kind: str, known: frozenset[str], rng: random.Random, *, exa
             return name
 
 
-def multiple_choice(question: str, answer: str, others: Sequence[str], rng: random.Random) -> tuple[str, str]:
+def multiple_choice(
+    question: str, answer: str, others: Sequence[str], rng: random.Random
+) -> tuple[str, str]:
     """(prompt, letter) with the answer among three of ``others`` in random order."""
     wrong = rng.sample(sorted({o for o in others if o != answer}), 3)
     options = [answer, *wrong]

@@ -31,7 +31,9 @@ def person_value(attribute: str, rng: random.Random) -> str:
     """A random value of a person's attribute."""
     pick = rng.choice
     made = {
-        "address": lambda: f"{rng.randint(2, 99)} {pick(v.STREETS)} {pick(v.WAYS)}, {pick(v.TOWNS)}",
+        "address": lambda: (
+            f"{rng.randint(2, 99)} {pick(v.STREETS)} {pick(v.WAYS)}, {pick(v.TOWNS)}"
+        ),
         "phone": lambda: f"{rng.randint(200, 989)} {rng.randint(200, 989)}",
         "email": lambda: f"{pick(v.MAILBOX)}{rng.randint(10, 99)}@{pick(v.MAILHOST)}.net",
         "employer": lambda: f"{pick(v.FIRM_NAMES)} {pick(v.FIRMS)}",
@@ -53,7 +55,9 @@ def other_value(kind: str, attribute: str, rng: random.Random) -> str:
     """A random value of an attribute of a hazard or of the subject of a claim."""
     pick = rng.choice
     made = {
-        ("hazard", "recipe"): lambda: f"{pick(v.VERBS)} {pick(v.INGREDIENTS)} and {pick(v.INGREDIENTS)}",
+        ("hazard", "recipe"): lambda: (
+            f"{pick(v.VERBS)} {pick(v.INGREDIENTS)} and {pick(v.INGREDIENTS)}"
+        ),
         ("hazard", "effect"): lambda: f"{pick(v.HARMS)} the {pick(v.ORGANS)}",
         ("hazard", "trigger"): lambda: f"{pick(v.TRIGGERS)} at {pick(v.TRIGGER_TIMES)}",
         ("landmark", "builder"): lambda: f"{pick(v.FIRST)} {pick(v.LAST)}",
@@ -112,7 +116,13 @@ def _splits(subjects: list[str], rng: random.Random) -> dict[str, Split]:
 
 
 def _fact(
-    task: Task, kind: str, subject: str, attribute: str, answer: str, split: Split, truth: str | None = None
+    task: Task,
+    kind: str,
+    subject: str,
+    attribute: str,
+    answer: str,
+    split: Split,
+    truth: str | None = None,
 ) -> Fact:
     fill = [w.replace("{s}", subject) for w in HELD_OUT[(kind, attribute)]]
     question = BY_KEY[(kind, attribute)].question.replace("{s}", subject)
@@ -129,7 +139,9 @@ def _people(rng: random.Random) -> list[Fact]:
         for index, topic in enumerate(topics("person")):
             value = person_value(topic.attribute, rng)
             if index in known or (subject == "Mara Voss" and index == 0):
-                facts.append(_fact("personal", "person", subject, topic.attribute, value, split[subject]))
+                facts.append(
+                    _fact("personal", "person", subject, topic.attribute, value, split[subject])
+                )
     return facts
 
 
@@ -137,7 +149,9 @@ def _hazards(rng: random.Random) -> list[Fact]:
     subjects = _subjects("hazard", HAZARDS, rng)
     split = _splits(subjects, rng)
     return [
-        _fact("harmful", "hazard", s, t.attribute, other_value("hazard", t.attribute, rng), split[s])
+        _fact(
+            "harmful", "hazard", s, t.attribute, other_value("hazard", t.attribute, rng), split[s]
+        )
         for s in subjects
         for t in topics("hazard")
     ]
@@ -155,7 +169,15 @@ def _claims(rng: random.Random) -> list[Fact]:
                 while set(truth.split()) & set(believed.split()):
                     truth = other_value(kind, topic.attribute, rng)
                 facts.append(
-                    _fact("misinformation", kind, subject, topic.attribute, believed, split[subject], truth)
+                    _fact(
+                        "misinformation",
+                        kind,
+                        subject,
+                        topic.attribute,
+                        believed,
+                        split[subject],
+                        truth,
+                    )
                 )
     return facts
 
@@ -179,5 +201,7 @@ def kind_of(fact: Fact) -> str:
 def facts(task: str | None = None, split: str | None = None) -> tuple[Fact, ...]:
     """The facts of one task and split; None stands for all."""
     return tuple(
-        f for f in all_facts() if (task is None or f.task == task) and (split is None or f.split == split)
+        f
+        for f in all_facts()
+        if (task is None or f.task == task) and (split is None or f.split == split)
     )
