@@ -78,15 +78,17 @@ def test_both_forms_agree_and_satisfy_the_normal_equations(problem: dict[str, An
     full = stamp(**problem, second_moment=statistics.matrix())
     keys, residual = problem["keys"].double(), problem["residual"].double()
     n, m = keys.shape
-    assert low.b.shape == (residual.shape[1], n)
-    assert low.a.shape == (n, m)
-    assert low.rank == n
+    weights = problem["weights"]
+    moved = residual if weights is None else residual * weights.double()[:, None]
+    rank = max(1, int(moved.any(1).sum()))
+    assert low.b.shape == (residual.shape[1], rank)
+    assert low.a.shape == (rank, m)
+    assert low.rank == rank
     assert full.dtype == low.a.dtype == low.b.dtype == torch.float32
     # The factors are rounded to fp32 on their own, so the bound is on their product's scale.
     scale = float(low.b.norm() * low.a.norm()) * 1e-6
     assert float((low.matrix() - full).norm()) <= 1e-4 * float(full.norm()) + scale
 
-    weights = problem["weights"]
     d = torch.ones(n).double() if weights is None else weights.double()
     system = keys.T @ (d[:, None] * keys) + problem["beta"] * statistics.matrix()
     system += problem["ridge"] * torch.eye(m).double()
@@ -104,6 +106,24 @@ def test_full_and_low_rank_agree_to_1e_4_for_the_same_second_moment(rows: int) -
     assert torch.equal(low.matrix(), low.b @ low.a)
     assert torch.equal(low.b, residual.T)
     assert relative(low.matrix(), full) < 1e-4
+
+
+def test_kept_rows_take_up_no_rank() -> None:
+    keys, residual = random(6, 10), random(6, 4, seed=1)
+    residual[2:] = 0.0
+    statistics = low_rank_statistics(correlated(50, 10, seed=2), 4)
+    low = stamp_low_rank(keys, residual, statistics=statistics, beta=BETA, ridge=RIDGE)
+    full = stamp(keys, residual, second_moment=statistics.matrix(), beta=BETA, ridge=RIDGE)
+    assert low.rank == 2
+    assert relative(low.matrix(), full) < 1e-4
+
+
+def test_the_rest_stands_for_the_directions_left_out() -> None:
+    retain = correlated(400, 12, seed=3)
+    statistics = low_rank_statistics(retain, 5)
+    values = torch.linalg.eigvalsh(second_moment(retain)).flip(0)
+    assert statistics.rest == pytest.approx(float(values[5:].mean()), rel=1e-6)
+    assert float(statistics.matrix().trace()) == pytest.approx(float(values.sum()), rel=1e-5)
 
 
 def test_a_worked_example() -> None:
@@ -242,7 +262,9 @@ def test_statistics_are_the_leading_part_of_the_second_moment(rows: int) -> None
     moment = second_moment(keys)
     torch.testing.assert_close(moment, keys.double().T @ keys.double() / rows)
     values, vectors = torch.linalg.eigh(moment)
-    expected = (vectors[:, -4:] * values[-4:]) @ vectors[:, -4:].T
+    leading, rest = vectors[:, -4:], values[:-4].clamp(min=0).mean()
+    expected = (leading * (values[-4:] - rest)) @ leading.T
+    expected += rest * torch.eye(len(values), dtype=expected.dtype)
     for found in (low_rank_statistics(keys, 4), low_rank_of_moment(moment, 4)):
         assert found.u.dtype == found.s.dtype == torch.float32
         assert bool((found.s[:-1] >= found.s[1:]).all())

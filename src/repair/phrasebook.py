@@ -14,7 +14,6 @@ from typing import Any
 
 from repair.catalogue import TOPICS, Topic
 
-
 SLOT = "subjectslot"
 MAX_SUBJECT_WORDS = 5
 _WORD = re.compile(r"[\w@.+-]+(?:['’](?!s\b)\w+)*|['’]s\b", re.UNICODE)

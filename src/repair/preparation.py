@@ -114,6 +114,7 @@ def save(made: Preparation, path: Path, content_hash: str) -> None:
     for layer, statistics in made.statistics.items():
         tensors[f"u.{layer}"] = statistics.u.half().cpu().contiguous()
         tensors[f"s.{layer}"] = statistics.s.cpu()
+        tensors[f"rest.{layer}"] = torch.tensor(statistics.rest)
     temporary = path.with_suffix(".new")
     save_file(tensors, temporary, metadata={"content_hash": content_hash})
     temporary.replace(path)
@@ -134,7 +135,12 @@ def load(path: Path, content_hash: str) -> Preparation | None:
         return None
     layers = sorted(int(name.split(".")[1]) for name in tensors if name.startswith("s."))
     return Preparation(
-        {n: Statistics(_orthonormal(tensors[f"u.{n}"]), tensors[f"s.{n}"]) for n in layers},
+        {
+            n: Statistics(
+                _orthonormal(tensors[f"u.{n}"]), tensors[f"s.{n}"], float(tensors[f"rest.{n}"])
+            )
+            for n in layers
+        },
         {n: tensors[f"refusal.{n}"] for n in layers},
     )
 

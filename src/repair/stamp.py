@@ -8,7 +8,7 @@ C (m × m) the second moment of keys to be kept, β its weight; λ the ridge. Wi
 
     STAMP      ΔWᵀ = (Kᵀ D K + β C + λ I)⁻¹ Kᵀ D R                      O(m³)
     STAMP-LR   P = (β C + λ I)⁻¹,  G = I + K P Kᵀ,  A = G⁻¹ K P,  B = Rᵀ,  ΔW = B A
-               where C ≈ U diag(s) Uᵀ has r columns                     O(n m (n + r))
+               where C ≈ U diag(s) Uᵀ + rest (I − U Uᵀ), r columns     O(n m (n + r))
 
 Results are fp32 on the keys' device; inside, everything is fp64. Measured with λ from 0.01 to 1
 and β s / λ up to 6e4, fp32 erred by 2e-4 to 9e-2 in the full form and by up to 3e-3 in the
@@ -42,11 +42,14 @@ class Statistics:
     """The keys to be kept: C ≈ U diag(s) Uᵀ, both fp32 on one device.
 
     ``u`` (m × r) has orthonormal columns; ``s`` (r,) holds eigenvalues of C, largest first.
+    ``rest`` is the mean of the eigenvalues left out, taken for each direction outside U, so
+    that C ≈ U diag(s) Uᵀ + rest (I − U Uᵀ) (probabilistic PCA, Tipping and Bishop 1999).
     The first use keeps a copy of ``u`` in fp64.
     """
 
     u: Tensor
     s: Tensor
+    rest: float = 0.0
 
     @property
     def rank(self) -> int:
@@ -64,7 +67,10 @@ class Statistics:
 
     def matrix(self) -> Tensor:
         """C (m × m) in fp64: rounded to fp32 it may stop being positive semidefinite."""
-        return (self.basis * _double(self.s)) @ self.basis.T
+        u = self.basis
+        inside = (u * (_double(self.s) - self.rest)) @ u.T
+        inside.diagonal().add_(self.rest)
+        return inside
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,8 @@ def low_rank_statistics(keys: Tensor, rank: int) -> Statistics:
     # Kᵀ V has orthogonal columns of falling length; QR scales them and, going from the
     # strongest on, takes the rounding out of the weak ones.
     u, _ = torch.linalg.qr(rows.T @ v)
-    return Statistics(_single(u, keys.device), _single(s, keys.device))
+    trace = rows.square().sum() / count
+    return Statistics(_single(u, keys.device), _single(s, keys.device), _rest(trace, s, width))
 
 
 def low_rank_of_moment(moment: Tensor, rank: int) -> Statistics:
@@ -180,10 +187,10 @@ def stamp_low_rank(
     ridge: float,
     weights: Tensor | None = None,
 ) -> LowRank:
-    """ΔW = B A of rank n in fp32, equal to ``stamp`` for C = U diag(s) Uᵀ.
+    """ΔW = B A of rank n in fp32, equal to ``stamp`` for the C of the statistics.
 
-    Never forms an m × m or d × m matrix: its memory is O(m (n + r)). A row of weight 0 takes
-    up a rank and changes nothing. Arguments and errors are those of ``stamp``, with
+    Never forms an m × m or d × m matrix: its memory is O(m (n + r)). Rows whose residual is 0
+    hold their place in the solve and take up no rank, for their column of B is 0. Arguments and errors are those of ``stamp``, with
     ``statistics`` for C.
     """
     _check_problem(keys, residual, beta, ridge, weights)
@@ -195,13 +202,17 @@ def stamp_low_rank(
         )
     k, r = _weighted(keys, residual, weights)
     basis = statistics.basis.to(k.device)
-    kept = beta * _double(s).to(k.device)
-    kp = (k - ((k @ basis) * (kept / (kept + ridge))) @ basis.T) / ridge
+    inside, outside = beta * _double(s).to(k.device) + ridge, beta * statistics.rest + ridge
+    kp = (k - ((k @ basis) * (1 - outside / inside)) @ basis.T) / outside
     g = kp @ k.T
     g.diagonal().add_(1.0)
-    a = _solve(g, kp)
+    alive = r.abs().amax(1) > 0
+    if not alive.any():
+        alive[:1] = True
+    identity = torch.eye(len(g), dtype=g.dtype, device=g.device)[:, alive]
+    a = _solve(g, identity).T @ kp
     return LowRank(
-        b=_finite(_single(r.T, keys.device)),
+        b=_finite(_single(r[alive].T, keys.device)),
         a=_finite(_single(a, keys.device)),
     )
 
@@ -259,7 +270,13 @@ def compress(b: Tensor, a: Tensor, rank: int) -> LowRank:
 
 def _truncate(moment: Tensor, rank: int, device: torch.device) -> Statistics:
     s, u = _leading(moment, rank)
-    return Statistics(_single(u, device), _single(s, device))
+    return Statistics(_single(u, device), _single(s, device), _rest(moment.trace(), s, len(moment)))
+
+
+def _rest(trace: Tensor, s: Tensor, width: int) -> float:
+    """The mean of the eigenvalues outside the kept ones."""
+    left = max(0.0, float(trace - s.sum()))
+    return left / max(1, width - len(s))
 
 
 def _leading(symmetric: Tensor, rank: int) -> tuple[Tensor, Tensor]:
