@@ -206,7 +206,7 @@ def stamp_low_rank(
     kp = (k - ((k @ basis) * (1 - outside / inside)) @ basis.T) / outside
     g = kp @ k.T
     g.diagonal().add_(1.0)
-    alive = r.abs().amax(1) > 0
+    alive = (r != 0).any(1)
     if not alive.any():
         alive[:1] = True
     identity = torch.eye(len(g), dtype=g.dtype, device=g.device)[:, alive]
