@@ -75,10 +75,9 @@ def _spans(text: str) -> Iterator[tuple[str, str]]:
     for i in range(len(words)):
         for j in range(i, min(len(words), i + MAX_SUBJECT_WORDS)):
             start, end = words[i][0], words[j][1]
-            subject = text[start:end].rstrip(".")
-            if _POSSESSIVE.fullmatch(text[start:end]):
-                continue
-            yield _POSSESSIVE.sub("", subject), f"{text[:start]} {SLOT} {text[end:]}"
+            subject = _POSSESSIVE.sub("", text[start:end].rstrip(".")).strip()
+            if subject:
+                yield subject, f"{text[:start]} {SLOT} {text[end:]}"
 
 
 def whole_subject(target: str) -> str | None:
