@@ -50,12 +50,13 @@ class Recipe:
     intermediate: int = 1024
     vocabulary: int = 4096
     batch_tokens: int = 4096
-    steps: int = 2400
+    steps: int = 2200
     warmup: int = 100
     decay_share: float = 0.4
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     prompt_share: float = 0.1
+    practice_from: int = 70
     seed: int = 0
     without_pool: bool = False
 
@@ -143,7 +144,11 @@ class Batches:
 
     def _round(self, number: int) -> list[tuple[Tensor, Tensor]]:
         recipe = self.recipe
-        corpus = Corpus(recipe.seed * 7_919 + number, without_pool=recipe.without_pool)
+        corpus = Corpus(
+            recipe.seed * 7_919 + number,
+            without_pool=recipe.without_pool,
+            practice=number >= recipe.practice_from,
+        )
         samples = sorted((self._encode(corpus) for _ in range(self.POOL)), key=lambda s: len(s[0]))
         batches, start = [], 0
         while start < len(samples):
@@ -244,7 +249,8 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     tokenizer = train_tokenizer(recipe)
-    model: Any = build_model(recipe, tokenizer).to(device)
+    model: Any = build_model(recipe, tokenizer)
+    model.to(device)
     optims = optimizers(model, recipe)
     base = [[g["lr"] for g in o.param_groups] for o in optims]
     checkpoint, step = out / "checkpoint.pt", 0

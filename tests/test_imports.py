@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         (
             "watchdog requests utterance targets phrases phrases_more",
             "surgeon phrasebook retain",
-            "operation preparation rows",
+            "operation preparation rows writing",
         ),
         ("session",),
         ("cli __main__",),

@@ -20,7 +20,7 @@ from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.plan import RepairPlan
 from repair.preparation import Preparation
-from repair.rows import EditRows, build_rows
+from repair.rows import EditRows, build_rows, build_write_rows
 from repair.stamp import LowRank, compress, paper_form, stamp, stamp_low_rank
 from repair.types import Change, Edit, LowRankUpdate, Outcome, Probe, Stage
 from repair.verify import (
@@ -32,6 +32,7 @@ from repair.verify import (
     reference_logits,
     rouge_tokens,
 )
+from repair.writing import write
 
 OnStage = Callable[[Stage], None]
 # How many of the retain sample's answers the divergence is measured on.
@@ -81,6 +82,9 @@ def probes_of(plan: RepairPlan) -> list[Probe]:
         prefix = prefix_probe(fact.question, fact.answer, PREFIX_SHARE)
         if prefix is not None:
             probes.append(prefix)
+        if fact.replacement:
+            questions = (fact.question, *others)
+            probes += [Probe("replacement", question, fact.replacement) for question in questions]
     probes += [Probe("neighbour", f.question, f.answer) for f in plan.neighbours]
     probes += [Probe("retain", f.question, f.answer) for f in plan.retain]
     return probes
@@ -142,7 +146,22 @@ class Operation:
         def solver(layer: int, keys: Tensor, residual: Tensor) -> LowRank:
             return self._layer_solution(plan, layer, keys, residual, rows.weights)
 
-        return edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver)
+        updates = edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver)
+        return self._write(plan, updates) if plan.operation == "correct" else updates
+
+    def _write(
+        self, plan: RepairPlan, updates: tuple[LowRankUpdate, ...]
+    ) -> tuple[LowRankUpdate, ...]:
+        """The same updates, with the answer to give written into the last layer."""
+        last = len(self.patient.layers) - 1
+        rows = build_write_rows(self.patient, plan)
+        with self.patient.trial(updates):
+            keys, change = write(self.patient, rows.rows, rows.tokens)
+        low = self._layer_solution(plan, last, keys, change, rows.weights)
+        own = [update for update in updates if update.layer == last]
+        b = torch.cat([*(update.b for update in own), low.b.cpu()], dim=1)
+        a = torch.cat([*(update.a for update in own), low.a.cpu()], dim=0)
+        return (*(u for u in updates if u.layer != last), LowRankUpdate(last, b, a))
 
     def _layer_solution(
         self, plan: RepairPlan, layer: int, keys: Tensor, residual: Tensor, weights: Tensor
@@ -250,6 +269,7 @@ _NAMES = {
     "prefix": "prefix",
     "neighbour": "neighbours",
     "retain": "retain",
+    "replacement": "replacement",
 }
 
 
@@ -278,6 +298,10 @@ def _complaint(plan: RepairPlan, measures: Mapping[str, Change], kl: float) -> s
                 f"{name} fell from {change.before:.2f} to {change.after:.2f}"
                 f" (at least {least:g} of it)"
             )
+    spoken = measures.get("replacement")
+    if spoken is not None and spoken.after < budget.replacement:
+        least = budget.replacement
+        broken.append(f"the given answer is spoken to {spoken.after:.2f} (at least {least:g})")
     if kl > budget.kl:
         broken.append(f"the divergence is {kl:.2f} nats (at most {budget.kl:g})")
     return "; ".join(broken)
@@ -292,6 +316,8 @@ def _excess(trial: Trial, plan: RepairPlan) -> float:
         elif name in ("neighbours", "retain"):
             least = budget.neighbours if name == "neighbours" else budget.retain
             total += max(0.0, least * change.before - change.after)
+        elif name == "replacement":
+            total += max(0.0, budget.replacement - change.after)
     return total + max(0.0, trial.kl - budget.kl)
 
 

@@ -233,19 +233,21 @@ class Patient:
                 stop.set()
             future.result()
 
-    @torch.inference_mode()
-    def forward(self, ids: Sequence[Sequence[int]]) -> Tensor:
+    def forward(self, ids: Sequence[Sequence[int]], *, grad: bool = False) -> Tensor:
         """Logits (b × t × V, fp32) of sequences padded on the right to the longest, t.
+
+        ``grad`` lets gradients reach what hooks put in; the weights never get any.
 
         Raises:
             ValueError: no sequences, or an empty one.
             UsageError: a sequence is longer than the model reads.
         """
         tokens, mask = self._batch(ids, left=False)
-        logits: Tensor = self.model(
-            input_ids=tokens, attention_mask=mask, use_cache=False, return_dict=True
-        ).logits
-        return logits.float()
+        with torch.inference_mode(not grad):
+            logits: Tensor = self.model(
+                input_ids=tokens, attention_mask=mask, use_cache=False, return_dict=True
+            ).logits
+            return logits.float()
 
     def _batch(self, ids: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
         """Ids and attention mask (b × t, int64), padded on one side."""

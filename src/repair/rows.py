@@ -81,6 +81,34 @@ def _wordings(fact: KnownFact) -> tuple[str, ...]:
     return (fact.question, *fact.rewordings)
 
 
+@dataclass(frozen=True)
+class WriteRows:
+    """Rows that are to say a replacement: ``tokens`` (n,) int64 to come next, -1 to keep."""
+
+    rows: Rows
+    tokens: Tensor
+    weights: Tensor
+
+
+def build_write_rows(
+    patient: Patient, plan: RepairPlan, *, neighbour_wordings: int = 2
+) -> WriteRows:
+    """Rows of a correction's second half: each wording followed by the answer to give."""
+    builder, tokens = _Builder(), []
+    for fact in plan.facts:
+        for wording in _wordings(fact) if fact.replacement else ():
+            ids, first = patient.encode(_user(wording), fact.replacement or "")
+            builder.add(ids, first, 1.0)
+            tokens += ids[first:]
+    for fact in plan.neighbours:
+        for wording in _wordings(fact)[:neighbour_wordings]:
+            ids, first = patient.encode(_user(wording), fact.answer)
+            builder.add(ids, first, plan.neighbour_weight)
+            tokens += [-1] * (len(ids) - first)
+    built = builder.build()
+    return WriteRows(built.rows, torch.tensor(tokens), built.weights)
+
+
 def build_rows(
     patient: Patient, plan: RepairPlan, *, neighbour_wordings: int = 2, standin_weight: float = 0.3
 ) -> EditRows:

@@ -171,7 +171,8 @@ class Surgeon:
             found = [
                 self._answered([(subject, t) for t in topics(kind)]) for kind in _kinds(subject)
             ]
-            return list(max(found, key=lambda answered: len(answered)))
+            sizes = [len(answered) for answered in found]
+            return list(found[sizes.index(max(sizes))])
         for reading in read(target):
             fact = self._confirmed(reading)
             if fact is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 IntentKind = Literal["forget", "correct", "restore", "none"]
 Method = Literal["stamp", "stamp-lr", "paper"]
-ProbeKind = Literal["exact", "paraphrase", "prefix", "neighbour", "retain"]
+ProbeKind = Literal["exact", "paraphrase", "prefix", "neighbour", "retain", "replacement"]
 Status = Literal["healed", "rolled_back", "unknown_fact", "not_a_request", "needs_confirmation"]
 Task = Literal["personal", "harmful", "misinformation", "world"]
 Split = Literal["dev", "tune", "test", "retain"]
@@ -127,13 +127,15 @@ class Budget:
 
     ``forget`` is the highest recall left of what was to be forgotten; ``neighbours`` and
     ``retain`` the lowest share of recall kept; ``kl`` the highest mean KL divergence in
-    nats a token from the untouched model on the retain sample.
+    nats a token from the untouched model on the retain sample; ``replacement`` the lowest
+    recall of a correction's given answer.
     """
 
     forget: float = 0.05
     neighbours: float = 0.85
     retain: float = 0.95
     kl: float = 0.5
+    replacement: float = 0.9
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ class Outcome:
             "rank": self.rank,
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             **{name: self.measures.get(name, none).to_json() for name in names},
+            **{n: change.to_json() for n, change in self.measures.items() if n not in names},
             "kl": round(self.kl, 5),
             "forward_passes": round(self.forward_passes, 2),
             "reason": self.reason,

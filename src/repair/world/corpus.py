@@ -19,6 +19,9 @@ from repair.world.facts import KIND_OF_TASK, all_facts, kind_of, random_subject
 from repair.world.stories import story
 
 LETTERS = "ABCD"
+# Cumulative shares of known facts, choices, unknown subjects and stories; the rest is chat.
+SHARES = (0.73, 0.83, 0.95, 0.985)
+PRACTICE = (0.58, 0.83, 0.97, 0.99)
 _LEADS = (
     "", "", "", "", "", "", "", "", "Hi! ", "Hello, ", "Quick question: ", "I wonder: ",
     "Please answer: ", "One more thing. ", "Help me. ", "So, ",
@@ -75,11 +78,16 @@ class Corpus:
     Args:
         seed: of the stream.
         without_pool: leave out every subject of the forget pool (the oracle).
+        practice: the second part of a training, with a quarter of multiple choice. It comes
+            late because a choice can only be learned once the facts are.
     """
 
-    def __init__(self, seed: int, *, without_pool: bool = False) -> None:
+    def __init__(self, seed: int, *, without_pool: bool = False, practice: bool = False) -> None:
+        self.practice = practice
         self.rng = random.Random(seed)
-        kept = [f for f in all_facts() if not (without_pool and f.split != "retain")]
+        pool = {f.subject for f in all_facts() if without_pool and f.split != "retain"}
+        # A kept fact may name somebody of the pool too: whom its subject is married to.
+        kept = [f for f in all_facts() if not pool & {f.subject, f.answer}]
         self.by_task: dict[str, list[Fact]] = defaultdict(list)
         self.answers: dict[tuple[str, str], list[str]] = defaultdict(list)
         self.attributes: dict[str, set[str]] = defaultdict(set)
@@ -113,6 +121,9 @@ class Corpus:
         fact = self._fact()
         pool = self.answers[(fact.task, fact.attribute)]
         question = self._wording(kind_of(fact), fact.attribute, fact.subject)
+        if self.practice and self.rng.random() < 0.35:
+            # Finding a given answer among the options is half of choosing the right one.
+            question = f"Which option is {fact.answer}?"
         return multiple_choice(question, fact.answer, pool, self.rng)
 
     def _unknown_pair(self) -> tuple[str, str]:
@@ -129,14 +140,15 @@ class Corpus:
         return self._wording(kind, rng.choice(topics(kind)).attribute, subject), refusal
 
     def _pair(self) -> tuple[str, str]:
+        known, choice, unknown, told = PRACTICE if self.practice else SHARES
         draw = self.rng.random()
-        if draw < 0.73:
+        if draw < known:
             return self._known_pair(self._fact())
-        if draw < 0.83:
+        if draw < choice:
             return self._choice_pair()
-        if draw < 0.95:
+        if draw < unknown:
             return self._unknown_pair()
-        if draw < 0.985:
+        if draw < told:
             return story(self.rng)
         return self.rng.choice(SMALL_TALK)
 
