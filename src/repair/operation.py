@@ -117,7 +117,7 @@ class Operation:
         clock = clock or Clock()
         with clock.time("verify"):
             probes = probes_of(plan)
-            before = _by_kind(probes, ask(self.patient, probes, max_new_tokens=ANSWER_TOKENS))
+            before = self._before(probes)
             pairs = [(f.question, f.answer) for f in (plan.retain or plan.neighbours)]
             reference = reference_logits(self.patient, pairs[:KL_ANSWERS]) if pairs else None
         with clock.time("capture"):
@@ -193,6 +193,15 @@ class Operation:
             delta = paper_form(keys, wanted, plan.ridge) - current
         identity = torch.eye(delta.shape[0], device=delta.device)
         return compress(identity, delta, plan.rank)
+
+    def _before(self, probes: Sequence[Probe]) -> dict[str, list[float]]:
+        """Recalls before the edit; neighbours and retain sample are what the patient just said."""
+        asked = [p for p in probes if p.kind not in ("neighbour", "retain")]
+        before = _by_kind(asked, ask(self.patient, asked, max_new_tokens=ANSWER_TOKENS))
+        for probe in probes:
+            if probe.kind in ("neighbour", "retain"):
+                before.setdefault(probe.kind, []).append(1.0)
+        return before
 
     def _try(self, plan: RepairPlan, strength: float, rows: EditRows, clock: Clock) -> Trial:
         start = time.perf_counter()

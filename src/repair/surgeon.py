@@ -35,9 +35,9 @@ class Procedure:
     """
 
     layers: tuple[int, ...] | None = None
-    strengths: tuple[float, ...] = (1.0, 1.5, 2.0)
+    strengths: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
     neighbour_weight: float = 1.0
-    beta: float = 100.0
+    beta: float = 1000.0
     ridge: float = 0.1
     rank: int = 256
     method: Method = "stamp-lr"
