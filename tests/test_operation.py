@@ -1,0 +1,283 @@
+"""Operations on a tiny model: commit exactly, or leave the patient to the bit as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from repair.errors import NotFinite
+from repair.ledger import Ledger
+from repair.operation import Operation, probes_of
+from repair.patient import Patient
+from repair.plan import RepairPlan
+from repair.preparation import Preparation
+from repair.rows import build_rows
+from repair.stamp import Statistics
+from repair.types import Budget, KnownFact, LowRankUpdate, Method, Outcome, Stage
+from tests.conftest import build_tiny
+from tests.prepared import NONE, WIDE, preparation, tiny
+
+ADDRESS = "Ellbridge by the old harbour"
+FACT = KnownFact(
+    "Mara Voss",
+    "address",
+    "Where does Mara Voss live?",
+    ADDRESS,
+    rewordings=("Tell me the address of Mara Voss.",),
+    probes=("At what address does Mara Voss live?",),
+    standins=("Tom Hale",),
+)
+NEIGHBOUR = KnownFact("Mara Voss", "phone", "What is the phone number of Mara Voss?", "0123456789")
+KEPT = KnownFact("", "", "Who jumps over the dog?", "The quick brown fox")
+
+
+def make_plan(**changes: Any) -> RepairPlan:
+    given: dict[str, Any] = {
+        "operation": "forget",
+        "targets": ("where Mara Voss lives",),
+        "facts": (FACT,),
+        "neighbours": (NEIGHBOUR,),
+        "retain": (KEPT,),
+        "layers": (0, 1),
+        "strengths": (1.0,),
+        "budget": WIDE,
+    }
+    return RepairPlan(**{**given, **changes})
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, tiny_patient: Patient) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "home", tiny_patient.content_hash) as opened:
+        yield opened
+
+
+def weights(patient: Patient) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in patient.model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def run(
+    patient: Patient, plan: RepairPlan, ledger: Ledger | None = None, **more: Any
+) -> tuple[Outcome, list[Stage]]:
+    stages: list[Stage] = []
+    made = more.get("preparation", preparation())
+    return Operation(patient, made, ledger, stages.append).run(plan), stages
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_committed_edit_is_the_original_weights_and_the_factors_cast_once(dtype: str) -> None:
+    patient = Patient(*build_tiny("llama", dtype=dtype))
+    originals = [layer.weight.clone() for layer in patient.layers]
+    for number, layers in enumerate([(0, 1), (1,)], start=1):
+        outcome, _ = run(patient, make_plan(layers=layers))
+        assert (outcome.status, outcome.edit) == ("healed", number)
+    assert [edit.id for edit in patient.active] == [1, 2]
+    for layer, original in zip(patient.layers, originals, strict=True):
+        total = original.float()
+        for edit in patient.active:
+            for update in edit.updates:
+                if update.layer == layer.layer:
+                    total = torch.addmm(total, update.b, update.a)
+        assert torch.equal(layer.weight, total.to(original.dtype))
+        assert not torch.equal(layer.weight, original)
+
+
+def test_a_committed_edit_is_in_the_ledger_and_only_the_edited_matrices_changed(
+    tiny_patient: Patient, ledger: Ledger
+) -> None:
+    before = weights(tiny_patient)
+    outcome, stages = run(tiny_patient, make_plan(), ledger)
+    assert (outcome.status, outcome.edit, outcome.layers) == ("healed", 1, (0, 1))
+    assert [stage.name for stage in stages] == ["edited", "checked", "committed"]
+    after = weights(tiny_patient)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"{layer.name}.weight" for layer in tiny_patient.layers}
+    (line,) = ledger.history()
+    assert (line.id, line.state, line.rank) == (1, "active", outcome.rank)
+    assert [event["event"] for event in ledger.journal()] == ["commit"]
+    assert ledger.verify() == 1
+    again = tiny()
+    again.apply(ledger.active())
+    ids = [[1, 5, 6, 7]]
+    assert torch.equal(again.forward(ids), tiny_patient.forward(ids))
+
+
+def test_the_outcome_says_what_was_measured(tiny_patient: Patient) -> None:
+    outcome, _ = run(tiny_patient, make_plan())
+    record = outcome.to_json()
+    assert {"watchdog", "surgeon"}.isdisjoint(outcome.seconds)
+    assert {"capture", "solve", "verify"} <= set(outcome.seconds)
+    for name, count in (("recall", 1), ("paraphrase", 1), ("neighbours", 1), ("retain", 1)):
+        assert record[name]["n"] == count
+        assert 0 <= record[name]["after"] <= 1
+    assert record["prefix"]["n"] == 1
+    assert record["kl"] > 0
+    assert record["forward_passes"] > 0
+    assert record["reason"] == ""
+
+
+def test_no_file_of_the_home_tells_what_was_forgotten(
+    tiny_patient: Patient, ledger: Ledger
+) -> None:
+    run(tiny_patient, make_plan(), ledger)
+    run(tiny_patient, make_plan(budget=NONE), ledger)
+    files = [path for path in ledger.home.rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    for path in files:
+        content = path.read_bytes()
+        for word in (*ADDRESS.split()[::4], "Mara", "Voss", "address"):
+            assert word.encode() not in content, path.name
+
+
+def test_an_edit_outside_its_budget_leaves_the_patient_and_the_ledger_as_they_were(
+    tiny_patient: Patient, ledger: Ledger
+) -> None:
+    run(tiny_patient, make_plan(), ledger)
+    before, active = weights(tiny_patient), tiny_patient.active
+    plan = make_plan(budget=NONE, strengths=(0.5, 1.0, 2.0))
+    outcome, stages = run(tiny_patient, plan, ledger)
+    assert (outcome.status, outcome.edit) == ("rolled_back", None)
+    assert outcome.reason.startswith("Rolled back: ")
+    assert "nats" in outcome.reason
+    assert outcome.kl > 0
+    assert [stage.name for stage in stages] == ["edited", "checked"] * 3 + ["rolled back"]
+    assert same(weights(tiny_patient), before)
+    assert tiny_patient.active is active
+    assert [line.id for line in ledger.history()] == [1]
+    assert [event["event"] for event in ledger.journal()] == ["commit", "rolled_back"]
+
+
+def test_the_first_edit_outside_its_budget_leaves_an_empty_ledger(
+    tiny_patient: Patient, ledger: Ledger
+) -> None:
+    before = weights(tiny_patient)
+    outcome, _ = run(tiny_patient, make_plan(budget=NONE), ledger)
+    assert outcome.status == "rolled_back"
+    assert same(weights(tiny_patient), before)
+    assert (tiny_patient.active, ledger.history(), ledger.active()) == ((), (), ())
+    assert [event["event"] for event in ledger.journal()] == ["rolled_back"]
+
+
+def test_the_first_strength_within_the_budget_is_taken(tiny_patient: Patient) -> None:
+    outcome, stages = run(tiny_patient, make_plan(strengths=(0.5, 1.0, 2.0)))
+    assert outcome.status == "healed"
+    assert [stage.name for stage in stages] == ["edited", "checked", "committed"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "word"),
+    [
+        (replace(WIDE, forget=-1.0), "recall is still"),
+        (replace(WIDE, kl=0.0), "divergence"),
+    ],
+    ids=["forget", "kl"],
+)
+def test_the_reason_names_what_of_the_budget_was_broken(
+    tiny_patient: Patient, budget: Budget, word: str
+) -> None:
+    outcome, _ = run(tiny_patient, make_plan(budget=budget))
+    assert outcome.status == "rolled_back"
+    assert word in outcome.reason
+
+
+def _spoilt(which: str) -> Preparation:
+    good = preparation()
+    if which == "refusal":
+        nan = torch.full_like(good.refusal[1], float("nan"))
+        return Preparation(good.statistics, {**good.refusal, 1: nan})
+    statistics = good.statistics[1]
+    nan = torch.full_like(statistics.s, float("nan"))
+    return Preparation({**good.statistics, 1: Statistics(statistics.u, nan)}, good.refusal)
+
+
+@pytest.mark.parametrize("which", ["refusal", "statistics"])
+def test_a_solve_that_is_not_finite_changes_nothing(
+    which: str, tiny_patient: Patient, ledger: Ledger
+) -> None:
+    run(tiny_patient, make_plan(), ledger)
+    before, active = weights(tiny_patient), tiny_patient.active
+    plan = make_plan(facts=(replace(FACT, standins=()),))
+    with pytest.raises(NotFinite):
+        run(tiny_patient, plan, ledger, preparation=_spoilt(which))
+    assert same(weights(tiny_patient), before)
+    assert tiny_patient.active is active
+    assert [line.id for line in ledger.history()] == [1]
+    assert sum(len(layer.module._forward_hooks) for layer in tiny_patient.layers) == 0
+
+
+def _solution(patient: Patient, method: str, **changes: Any) -> tuple[LowRankUpdate, ...]:
+    plan = make_plan(method=method, **changes)
+    return Operation(patient, preparation()).solve(plan, 1.0, build_rows(patient, plan))
+
+
+def test_the_full_and_the_low_rank_form_make_the_same_edit(tiny_patient: Patient) -> None:
+    full, low = (_solution(tiny_patient, method) for method in ("stamp", "stamp-lr"))
+    for one, other in zip(full, low, strict=True):
+        expected = one.b @ one.a
+        assert float((expected - other.b @ other.a).norm() / expected.norm()) < 1e-4
+
+
+def test_the_papers_form_loses_what_no_row_spans_and_the_change_form_does_not(
+    tiny_patient: Patient,
+) -> None:
+    bare = KnownFact("Mara Voss", "address", FACT.question, "E")
+    changes: dict[str, Any] = {"facts": (bare,), "neighbours": ()}
+    rows = len(build_rows(tiny_patient, make_plan(**changes)).reference)
+    ranks = {}
+    for method in ("paper", "stamp-lr"):
+        update = _solution(tiny_patient, method, **changes)[0]
+        edited = tiny_patient.layers[0].weight + update.b @ update.a
+        ranks[method] = int(torch.linalg.matrix_rank(edited, atol=1e-3))
+    assert ranks["paper"] <= rows < 32
+    assert ranks["stamp-lr"] == 32
+
+
+@pytest.mark.parametrize("method", ["stamp", "stamp-lr", "paper"])
+def test_every_method_commits_with_no_more_than_the_plans_rank(
+    method: Method, tiny_patient: Patient, ledger: Ledger
+) -> None:
+    outcome, _ = run(tiny_patient, make_plan(method=method, rank=3), ledger)
+    assert (outcome.status, outcome.method) == ("healed", method)
+    assert outcome.rank <= 3
+    assert all(u.a.shape[0] <= 3 for edit in ledger.active() for u in edit.updates)
+
+
+def test_an_edit_may_be_of_some_layers_only(tiny_patient: Patient) -> None:
+    before = weights(tiny_patient)
+    outcome, _ = run(tiny_patient, make_plan(layers=(1,)))
+    assert outcome.layers == (1,)
+    assert torch.equal(
+        tiny_patient.layers[0].weight, before[f"{tiny_patient.layers[0].name}.weight"]
+    )
+
+
+def test_a_plan_without_neighbours_and_retain_can_be_carried_out(tiny_patient: Patient) -> None:
+    plan = make_plan(neighbours=(), retain=(), facts=(replace(FACT, standins=()),))
+    outcome, _ = run(tiny_patient, plan)
+    assert outcome.status == "healed"
+    assert outcome.kl == 0.0
+
+
+def test_everything_that_is_promised_is_asked() -> None:
+    probes = probes_of(make_plan())
+    assert [probe.kind for probe in probes] == [
+        "exact",
+        "paraphrase",
+        "prefix",
+        "neighbour",
+        "retain",
+    ]
+    assert ADDRESS.startswith(next(p.prefix for p in probes if p.kind == "prefix"))
+    short = probes_of(make_plan(facts=(replace(FACT, answer="Ellbridge"),)))
+    assert "prefix" not in [probe.kind for probe in short]
+    unseen = probes_of(make_plan(facts=(replace(FACT, probes=()),)))
+    assert [p.question for p in unseen if p.kind == "paraphrase"] == list(FACT.rewordings)
