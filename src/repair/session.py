@@ -98,17 +98,18 @@ class Session:
         return Turn(_spoken(outcome, intent), intent, outcome)
 
     def _talk(self, text: str, intent: Intent) -> Turn:
-        self.messages.append({"role": "user", "content": text})
-        reply = self.patient.reply(self._recent())
-        self.messages.append({"role": "assistant", "content": reply})
+        message: Message = {"role": "user", "content": text}
+        reply = self.patient.reply(self._recent(message))
+        # Only what was answered is part of the conversation, so that roles keep alternating.
+        self.messages += [message, {"role": "assistant", "content": reply}]
         return Turn(reply, intent)
 
-    def _recent(self) -> list[Message]:
-        """The last messages that fit into the model's context beside an answer."""
+    def _recent(self, message: Message) -> list[Message]:
+        """The last exchanges that fit into the model's context beside an answer."""
         limit = getattr(
             self.patient.model.config.get_text_config(), "max_position_embeddings", None
         )
-        recent = list(self.messages[-12:])
+        recent = [*self.messages[-12:], message]
         while len(recent) > 1 and limit and len(self.patient.prompt_ids(recent)) > limit - 96:
             del recent[:2]
         return recent
@@ -251,6 +252,8 @@ class Session:
         named = tuple(
             e.id for e in self.ledger.history() if e.state == "active" and tags & set(e.targets)
         )
+        if tags and not (numbers or named):
+            return "I have forgotten nothing under these words; /history lists what I have."
         try:
             undone = self.undo(*(numbers or named))
         except UsageError as error:
