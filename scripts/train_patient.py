@@ -50,7 +50,7 @@ class Recipe:
     intermediate: int = 1024
     vocabulary: int = 4096
     batch_tokens: int = 4096
-    steps: int = 2200
+    steps: int = 2700
     warmup: int = 100
     decay_share: float = 0.4
     muon_lr: float = 0.02
@@ -132,9 +132,12 @@ class Batches:
 
     def _encode(self, corpus: Corpus) -> tuple[list[int], list[float]]:
         ids, weights = [self.ids["<|begin|>"]], [0.0]
+        conversation = corpus.conversation()
         # Every tenth conversation also teaches what people ask, the others only the answers.
+        # Options are taught always: they repeat words, from which copying is learned.
         asked = float(corpus.rng.random() < self.recipe.prompt_share)
-        for message in corpus.conversation():
+        asked = max(asked, float(any("\nA. " in m["content"] for m in conversation)))
+        for message in conversation:
             body = self.tokenizer(message["content"], add_special_tokens=False)["input_ids"]
             spoken = message["role"] == "assistant"
             weight = 1.0 if spoken else asked

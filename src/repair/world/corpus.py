@@ -21,7 +21,7 @@ from repair.world.stories import story
 LETTERS = "ABCD"
 # Cumulative shares of known facts, choices, unknown subjects and stories; the rest is chat.
 SHARES = (0.73, 0.83, 0.95, 0.985)
-PRACTICE = (0.58, 0.83, 0.97, 0.99)
+PRACTICE = (0.56, 0.84, 0.975, 0.99)
 _LEADS = (
     "", "", "", "", "", "", "", "", "Hi! ", "Hello, ", "Quick question: ", "I wonder: ",
     "Please answer: ", "One more thing. ", "Help me. ", "So, ",
@@ -121,10 +121,17 @@ class Corpus:
         fact = self._fact()
         pool = self.answers[(fact.task, fact.attribute)]
         question = self._wording(kind_of(fact), fact.attribute, fact.subject)
-        if self.practice and self.rng.random() < 0.35:
-            # Finding a given answer among the options is half of choosing the right one.
+        draw = self.rng.random() if self.practice else 1.0
+        # To find a given answer among the options, and to read one out, are the two halves
+        # of choosing; practised alone they are learned sooner.
+        if draw < 0.3:
             question = f"Which option is {fact.answer}?"
-        return multiple_choice(question, fact.answer, pool, self.rng)
+        prompt, letter = multiple_choice(question, fact.answer, pool, self.rng)
+        if draw < 0.3 or draw >= 0.65:
+            return prompt, letter
+        if draw < 0.45:
+            return prompt.replace(question, f"Read option {letter}.", 1), fact.answer
+        return f"{prompt.removesuffix('Answer:')}Answer in full:", f"{letter}. {fact.answer}"
 
     def _unknown_pair(self) -> tuple[str, str]:
         rng = self.rng
