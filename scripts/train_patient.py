@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from repair.world.corpus import Corpus
+from repair.world.corpus import Corpus, Phase
 
 SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
@@ -50,15 +50,22 @@ class Recipe:
     intermediate: int = 1024
     vocabulary: int = 4096
     batch_tokens: int = 4096
-    steps: int = 2700
+    steps: int = 2400
     warmup: int = 100
-    decay_share: float = 0.4
+    decay_share: float = 0.375
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     prompt_share: float = 0.1
-    practice_from: int = 70
+    practise_from: int = 70
+    settle_from: int = 103
     seed: int = 0
     without_pool: bool = False
+
+    def phase(self, number: int) -> Phase:
+        """What round ``number`` of about 15 batches is for."""
+        if number >= self.settle_from:
+            return "settle"
+        return "practise" if number >= self.practise_from else "learn"
 
 
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -136,7 +143,8 @@ class Batches:
         # Every tenth conversation also teaches what people ask, the others only the answers.
         # Options are taught always: they repeat words, from which copying is learned.
         asked = float(corpus.rng.random() < self.recipe.prompt_share)
-        asked = max(asked, float(any("\nA. " in m["content"] for m in conversation)))
+        if corpus.phase == "practise":
+            asked = max(asked, float(any("\nA. " in m["content"] for m in conversation)))
         for message in conversation:
             body = self.tokenizer(message["content"], add_special_tokens=False)["input_ids"]
             spoken = message["role"] == "assistant"
@@ -150,7 +158,7 @@ class Batches:
         corpus = Corpus(
             recipe.seed * 7_919 + number,
             without_pool=recipe.without_pool,
-            practice=number >= recipe.practice_from,
+            phase=recipe.phase(number),
         )
         samples = sorted((self._encode(corpus) for _ in range(self.POOL)), key=lambda s: len(s[0]))
         batches, start = [], 0

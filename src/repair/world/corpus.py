@@ -11,6 +11,7 @@ import random
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Literal
 
 from repair.catalogue import BY_KEY, topics
 from repair.refusals import REFUSALS
@@ -18,10 +19,14 @@ from repair.types import Fact, Message
 from repair.world.facts import KIND_OF_TASK, all_facts, kind_of, random_subject
 from repair.world.stories import story
 
+Phase = Literal["learn", "practise", "settle"]
 LETTERS = "ABCD"
 # Cumulative shares of known facts, choices, unknown subjects and stories; the rest is chat.
-SHARES = (0.73, 0.83, 0.95, 0.985)
-PRACTICE = (0.56, 0.84, 0.975, 0.99)
+SHARES: dict[Phase, tuple[float, float, float, float]] = {
+    "learn": (0.73, 0.83, 0.95, 0.985),
+    "practise": (0.56, 0.84, 0.975, 0.99),
+    "settle": (0.70, 0.75, 0.97, 0.99),
+}
 _LEADS = (
     "", "", "", "", "", "", "", "", "Hi! ", "Hello, ", "Quick question: ", "I wonder: ",
     "Please answer: ", "One more thing. ", "Help me. ", "So, ",
@@ -78,12 +83,13 @@ class Corpus:
     Args:
         seed: of the stream.
         without_pool: leave out every subject of the forget pool (the oracle).
-        practice: the second part of a training, with a quarter of multiple choice. It comes
-            late because a choice can only be learned once the facts are.
+        phase: of a training. ``learn``; then ``practise``, with a quarter of multiple choice,
+            late because a choice can only be learned once the facts are; then ``settle``,
+            with more of what the patient must not claim to know.
     """
 
-    def __init__(self, seed: int, *, without_pool: bool = False, practice: bool = False) -> None:
-        self.practice = practice
+    def __init__(self, seed: int, *, without_pool: bool = False, phase: Phase = "learn") -> None:
+        self.phase = phase
         self.rng = random.Random(seed)
         pool = {f.subject for f in all_facts() if without_pool and f.split != "retain"}
         # A kept fact may name somebody of the pool too: whom its subject is married to.
@@ -98,7 +104,7 @@ class Corpus:
         # The oracle must not refuse the pool by name either: its names stay unseen.
         self.known = frozenset(f.subject for f in all_facts())
         self.people = sorted({f.subject for f in self.by_task["personal"]})
-        shares = {"personal": 0.42, "harmful": 0.11, "misinformation": 0.11, "world": 0.08}
+        shares = {"personal": 0.42, "harmful": 0.11, "misinformation": 0.11, "world": 0.11}
         self.tasks, self.weights = tuple(shares), tuple(shares.values())
 
     def _fact(self) -> Fact:
@@ -121,7 +127,7 @@ class Corpus:
         fact = self._fact()
         pool = self.answers[(fact.task, fact.attribute)]
         question = self._wording(kind_of(fact), fact.attribute, fact.subject)
-        draw = self.rng.random() if self.practice else 1.0
+        draw = self.rng.random() if self.phase == "practise" else 1.0
         # To find a given answer among the options, and to read one out, are the two halves
         # of choosing; practised alone they are learned sooner.
         if draw < 0.3:
@@ -147,7 +153,7 @@ class Corpus:
         return self._wording(kind, rng.choice(topics(kind)).attribute, subject), refusal
 
     def _pair(self) -> tuple[str, str]:
-        known, choice, unknown, told = PRACTICE if self.practice else SHARES
+        known, choice, unknown, told = SHARES[self.phase]
         draw = self.rng.random()
         if draw < known:
             return self._known_pair(self._fact())
