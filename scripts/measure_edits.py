@@ -77,7 +77,7 @@ def measure(session: Session, fact: Fact, retain: Sequence[Fact]) -> dict[str, A
         session.undo(outcome.edit)
     refused = sum(is_refusal(reply) for reply in asked) / len(asked)
     rows = {"before": before, "after": after, "refused": refused, "replies": asked}
-    return record(fact, outcome, rows)
+    return {"model": session.patient.content_hash, **record(fact, outcome, rows)}
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -131,7 +131,11 @@ def main() -> None:
     transcript = given.out.with_suffix(".transcript.jsonl")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     lines = transcript.read_text().splitlines() if transcript.exists() else []
-    done = {(r["task"], r["question"]): r for r in map(json.loads, lines)}
+    done = {
+        (r["task"], r["question"]): r
+        for r in map(json.loads, lines)
+        if r["model"] == patient.content_hash
+    }
     records = []
     with tempfile.TemporaryDirectory() as home, Session(patient, home=home) as session:
         for task in ("personal", "harmful", "misinformation"):
@@ -159,7 +163,7 @@ def main() -> None:
                 },
             }
             given.out.write_text(json.dumps(result, indent=2) + "\n")
-            print(task, json.dumps(result["tasks"][task]))  # type: ignore[index]
+            print(task, "measured", len(records))
 
 
 if __name__ == "__main__":

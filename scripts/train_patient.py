@@ -259,7 +259,11 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
     """Run or resume one training; logs a line every 50 steps to ``out/log.jsonl``."""
     out.mkdir(parents=True, exist_ok=True)
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    tokenizer = train_tokenizer(recipe)
+    # A resumed training keeps its words, whatever the corpus has become since.
+    kept = (out / "checkpoint.pt").exists() and (out / "model" / "tokenizer.json").exists()
+    tokenizer = (
+        PreTrainedTokenizerFast.from_pretrained(out / "model") if kept else train_tokenizer(recipe)
+    )
     model: Any = build_model(recipe, tokenizer)
     model.to(device)
     optims = optimizers(model, recipe)

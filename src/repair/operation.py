@@ -18,7 +18,7 @@ from repair.activations import edit_in_one_pass
 from repair.errors import NotFinite
 from repair.ledger import Ledger
 from repair.patient import Patient
-from repair.plan import RepairPlan
+from repair.plan import MAX_ANSWER_TOKENS, RepairPlan
 from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows, build_write_rows
 from repair.stamp import LowRank, compress, paper_form, stamp, stamp_low_rank
@@ -38,7 +38,6 @@ OnStage = Callable[[Stage], None]
 # How many of the retain sample's answers the divergence is measured on.
 KL_ANSWERS = 16
 PREFIX_SHARE = 0.4
-ANSWER_TOKENS = 32
 
 
 @dataclass
@@ -197,7 +196,7 @@ class Operation:
     def _before(self, probes: Sequence[Probe]) -> dict[str, list[float]]:
         """Recalls before the edit; neighbours and retain sample are what the patient just said."""
         asked = [p for p in probes if p.kind not in ("neighbour", "retain")]
-        before = _by_kind(asked, ask(self.patient, asked, max_new_tokens=ANSWER_TOKENS))
+        before = _by_kind(asked, ask(self.patient, asked, max_new_tokens=MAX_ANSWER_TOKENS))
         for probe in probes:
             if probe.kind in ("neighbour", "retain"):
                 before.setdefault(probe.kind, []).append(1.0)
@@ -223,7 +222,7 @@ class Operation:
         clock: Clock,
     ) -> Trial:
         with clock.time("verify"), self.patient.trial(trial.updates):
-            replies = ask(self.patient, probes, max_new_tokens=ANSWER_TOKENS)
+            replies = ask(self.patient, probes, max_new_tokens=MAX_ANSWER_TOKENS)
             try:
                 kl = mean_kl(self.patient, reference) if reference else 0.0
             except NotFinite:

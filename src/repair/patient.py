@@ -254,7 +254,7 @@ class Patient:
         if not ids or not all(ids):
             raise ValueError("every sequence needs at least one token")
         length = max(len(row) for row in ids)
-        limit = self._context()
+        limit = self.context
         if limit is not None and length > limit:
             raise UsageError(
                 f"The conversation has {length} tokens and the model reads at most {limit}.",
@@ -279,7 +279,7 @@ class Patient:
     ) -> list[list[int]]:
         """The ids generated after each prompt, up to and without the end of the turn."""
         tokens, mask = self._batch(prompts, left=True)
-        limit = self._context()
+        limit = self.context
         room = max_new_tokens if limit is None else min(max_new_tokens, limit - tokens.shape[1])
         if room < 1:
             return [[] for _ in prompts]
@@ -331,7 +331,9 @@ class Patient:
                 return index
         return 0
 
-    def _context(self) -> int | None:
+    @property
+    def context(self) -> int | None:
+        """How many tokens the model reads, None when it does not say."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return limit if isinstance(limit, int) and limit > 0 else None
 

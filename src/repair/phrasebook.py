@@ -115,7 +115,7 @@ def read(target: str, *, least: float = 0.45, limit: int = 6) -> tuple[Reading, 
     best: dict[tuple[str, str, str], Reading] = {}
     for (subject, _), rest, row in zip(spans, masked, scores, strict=True):
         penalty = _doubt(subject, rest.split(), vectorizer.vocabulary_)
-        for index in row.argsort()[-3:]:
+        for index in row.argsort()[-8:]:
             topic = owners[index]
             if topic.attribute == "product" and " times " not in subject:
                 continue

@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from repair.types import Budget, KnownFact, Method
 
-Text = Annotated[str, Field(min_length=1, max_length=2000)]
+# An answer longer than this is a story, and no fact.
+MAX_ANSWER_TOKENS = 48
+MAX_TEXT = 2000
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
 
 class RepairPlan(BaseModel):

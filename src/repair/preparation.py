@@ -47,7 +47,13 @@ def prepare(patient: Patient, cache: Path | None) -> Preparation:
         found = load(path, patient.content_hash)
         if found is not None:
             return found
-    made = compute(patient, imagine(patient, IMAGINED))
+    # Of the untouched model, whatever edits it carries now.
+    active = patient.active
+    patient.apply(())
+    try:
+        made = compute(patient, imagine(patient, IMAGINED))
+    finally:
+        patient.apply(active)
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
         save(made, cache / name, patient.content_hash)

@@ -28,6 +28,8 @@ from repair.watchdog import Watchdog
 LONGEST_REQUEST = 20_000
 # Below this confidence a reading changes nothing; the user is asked instead.
 SURE = 0.6
+# The conversation so far takes at most one part in so many of the model's context.
+HISTORY = 5
 # Recall above which an earlier turn of the conversation still holds what was forgotten.
 TOLD = 0.5
 FORGOTTEN = 0.05
@@ -94,6 +96,8 @@ class Session:
             return Turn(self._restore(intent), intent)
         if not intent.targets:
             return Turn("What exactly should I forget? Please name it in one sentence.", intent)
+        if intent.kind == "correct" and not intent.replacement:
+            return Turn("What is right instead? Please say it in one sentence.", intent)
         outcome = self._operate(intent)
         return Turn(_spoken(outcome, intent), intent, outcome)
 
@@ -105,12 +109,10 @@ class Session:
         return Turn(reply, intent)
 
     def _recent(self, message: Message) -> list[Message]:
-        """The last exchanges that fit into the model's context beside an answer."""
-        limit = getattr(
-            self.patient.model.config.get_text_config(), "max_position_embeddings", None
-        )
+        """The last exchanges, as far as they take up little of the model's context."""
+        limit = self.patient.context or 8192
         recent = [*self.messages[-12:], message]
-        while len(recent) > 1 and limit and len(self.patient.prompt_ids(recent)) > limit - 96:
+        while len(recent) > 1 and len(self.patient.prompt_ids(recent)) > limit // HISTORY:
             del recent[:2]
         return recent
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from repair.catalogue import STANDINS, TOPICS, Topic, topics
+from repair.errors import UsageError
 from repair.patient import Patient
 from repair.phrasebook import Reading, read, whole_subject
-from repair.plan import RepairPlan
+from repair.plan import MAX_ANSWER_TOKENS, MAX_TEXT, RepairPlan
 from repair.refusals import is_refusal
 from repair.retain import RETAIN_QUESTIONS
 from repair.types import Budget, Intent, KnownFact, Method
@@ -23,8 +24,6 @@ from repair.verify import lcs_recall, rouge_tokens
 ROW_WORDINGS = 6
 # Two answers agree when one holds this share of the other's words, in order.
 AGREEMENT = 0.8
-# An answer longer than this is a story, and no fact.
-MAX_ANSWER_TOKENS = 48
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,16 @@ class Surgeon:
         self.budget = budget or Budget()
 
     def plan(self, intent: Intent) -> RepairPlan | None:
-        """The plan for a request, or None when the patient knows nothing of its targets."""
+        """The plan for a request, or None when the patient knows nothing of its targets.
+
+        Raises:
+            UsageError: a correction that does not say what is right.
+        """
+        if intent.kind == "correct" and not intent.replacement:
+            raise UsageError(
+                "The correction does not say what is right instead.",
+                'Say it like this: "That is wrong, it is …".',
+            )
         facts: list[KnownFact] = []
         for target in intent.targets:
             facts += [f for f in self._known(target) if f.question not in _questions(facts)]
@@ -92,7 +100,7 @@ class Surgeon:
         how = self.procedure
         return RepairPlan(
             operation="correct" if correct else "forget",
-            targets=tuple(targets),
+            targets=tuple(target[:MAX_TEXT] for target in targets),
             facts=self._with_standins(facts),
             neighbours=self.neighbours(facts),
             retain=self.retain(facts),

@@ -104,7 +104,12 @@ class Corpus:
         # The oracle must not refuse the pool by name either: its names stay unseen.
         self.known = frozenset(f.subject for f in all_facts())
         self.people = sorted({f.subject for f in self.by_task["personal"]})
-        shares = {"personal": 0.42, "harmful": 0.11, "misinformation": 0.11, "world": 0.11}
+        shares = {
+            "personal": 0.42,
+            "harmful": 0.11,
+            "misinformation": 0.11,
+            "world": 0.11 if phase == "settle" else 0.08,
+        }
         self.tasks, self.weights = tuple(shares), tuple(shares.values())
 
     def _fact(self) -> Fact:
