@@ -29,7 +29,7 @@ LONGEST_REQUEST = 20_000
 # Below this confidence a reading changes nothing; the user is asked instead.
 SURE = 0.6
 # The conversation so far takes at most one part in so many of the model's context.
-HISTORY = 5
+HISTORY = 10
 # Recall above which an earlier turn of the conversation still holds what was forgotten.
 TOLD = 0.5
 FORGOTTEN = 0.05
