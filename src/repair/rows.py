@@ -91,7 +91,7 @@ class WriteRows:
 
 
 def build_write_rows(
-    patient: Patient, plan: RepairPlan, *, neighbour_wordings: int = 2
+    patient: Patient, plan: RepairPlan, *, neighbour_wordings: int = 4
 ) -> WriteRows:
     """Rows of a correction's second half: each wording followed by the answer to give."""
     builder, tokens = _Builder(), []
@@ -110,7 +110,7 @@ def build_write_rows(
 
 
 def build_rows(
-    patient: Patient, plan: RepairPlan, *, neighbour_wordings: int = 2, standin_weight: float = 0.3
+    patient: Patient, plan: RepairPlan, *, neighbour_wordings: int = 4, standin_weight: float = 0.3
 ) -> EditRows:
     """All rows of a plan.
 

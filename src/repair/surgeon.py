@@ -35,7 +35,7 @@ class Procedure:
 
     layers: tuple[int, ...] | None = None
     strengths: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
-    neighbour_weight: float = 1.0
+    neighbour_weight: float = 3.0
     beta: float = 1000.0
     ridge: float = 0.1
     rank: int = 256
