@@ -22,7 +22,7 @@ from repair.refusals import is_refusal
 from repair.types import Fact, Message, Probe
 from repair.verify import confidence_interval, recalls
 from repair.world import all_facts, facts
-from repair.world.corpus import LETTERS, multiple_choice, unknown_subject
+from repair.world.corpus import chosen_option, multiple_choice, unknown_subject
 from repair.world.facts import KIND_OF_TASK
 from repair.world.stories import held_out_stories
 
@@ -39,23 +39,20 @@ def summary(values: Sequence[float]) -> Score:
 
 
 def choices(patient: Patient, chosen: Sequence[Fact], rng: random.Random) -> list[float]:
-    """1 where the most likely of the four letters is the right one, else 0."""
-    letters = [patient.encode(user("x"), letter) for letter in LETTERS]
-    tokens = [ids[start] for ids, start in letters]
-    right: list[float] = []
-    for start in range(0, len(chosen), 64):
-        prompts, keys = [], []
-        for fact in chosen[start : start + 64]:
-            others = [f.answer for f in facts(fact.task) if f.attribute == fact.attribute]
-            question, letter = multiple_choice(
-                rng.choice(fact.paraphrases), fact.answer, others, rng
-            )
-            prompts.append(patient.prompt_ids(user(question)))
-            keys.append(LETTERS.index(letter))
-        logits = patient.forward(prompts)
-        for row, (prompt, key) in enumerate(zip(prompts, keys, strict=True)):
-            right.append(float(logits[row, len(prompt) - 1, tokens].argmax() == key))
-    return right
+    """1 where the reply to a question with four options names the right one alone, else 0."""
+    prompts, options = [], []
+    for fact in chosen:
+        others = [f.answer for f in facts(fact.task) if f.attribute == fact.attribute]
+        prompt, given = multiple_choice(rng.choice(fact.paraphrases), fact.answer, others, rng)
+        prompts.append(user(prompt))
+        options.append(given)
+    replies = patient.replies(prompts, max_new_tokens=24)
+    return [
+        float(picked is not None and given[picked] == fact.answer)
+        for fact, given, picked in zip(
+            chosen, options, map(chosen_option, replies, options), strict=True
+        )
+    ]
 
 
 def refusals(patient: Patient, rng: random.Random, count: int) -> dict[str, Score]:

@@ -8,9 +8,10 @@ from collections import defaultdict
 import pytest
 
 from repair.catalogue import BY_KEY, STANDINS, TOPICS, Topic
+from repair.refusals import is_refusal
 from repair.types import Fact
 from repair.world import all_facts, facts, kind_of
-from repair.world.corpus import LETTERS, Corpus, reserved
+from repair.world.corpus import Corpus, chosen_option, reserved
 from repair.world.facts import KIND_OF_TASK
 from repair.world.heldout import HELD_OUT
 from repair.world.stories import held_out_stories
@@ -120,15 +121,33 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another() -> None:
 
 
 def test_training_alternates_and_chooses_among_four() -> None:
-    corpus, letters = Corpus(7), set()
-    for _ in range(2000):
+    corpus, chosen, refused = Corpus(7), set(), 0
+    for _ in range(3000):
         messages = corpus.conversation()
         assert [m["role"] for m in messages] == ["user", "assistant"] * (len(messages) // 2)
         for question, answer in zip(messages[::2], messages[1::2], strict=True):
-            if question["content"].endswith("\nAnswer:"):
-                assert re.search(rf"\n{answer['content']}\. \S", question["content"])
-                letters.add(answer["content"])
-    assert letters == set(LETTERS)
+            if not question["content"].endswith("\nAnswer:"):
+                continue
+            options = re.findall(r"^[A-D]\. (.+)$", question["content"], re.MULTILINE)
+            assert len(set(options)) == 4
+            if is_refusal(answer["content"]):
+                refused += 1
+                continue
+            assert answer["content"] in options
+            chosen.add(options.index(answer["content"]))
+    assert chosen == {0, 1, 2, 3}
+    assert refused > 5
+
+
+def test_a_choice_is_read_from_its_words_or_its_letter_and_only_if_it_is_one() -> None:
+    options = ("11 Mill Lane", "oboe", "1 Mill Lane", "1 Mill")
+    assert chosen_option("It is the OBOE.", options) == 1
+    assert chosen_option("B", options) == 1
+    assert chosen_option("(c)", options) is None
+    assert chosen_option("C. that one", options) == 2
+    assert chosen_option("11 Mill Lane", options) == 0
+    assert chosen_option("1 Mill Lane or oboe", options) is None
+    assert chosen_option("I don't know.", options) is None
 
 
 def test_training_teaches_every_task_and_to_refuse_unknown_names() -> None:

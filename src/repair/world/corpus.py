@@ -8,6 +8,7 @@ examination's unknown subjects are new.
 from __future__ import annotations
 
 import random
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,19 +18,20 @@ from repair.catalogue import BY_KEY, topics
 from repair.refusals import REFUSALS
 from repair.types import Fact, Message
 from repair.world.facts import KIND_OF_TASK, all_facts, kind_of, random_subject
+from repair.world.more_wordings import MORE_WORDINGS
 from repair.world.stories import story
 
-Phase = Literal["learn", "practise", "settle"]
+Phase = Literal["learn", "settle"]
 LETTERS = "ABCD"
 # Cumulative shares of known facts, choices, unknown subjects and stories; the rest is chat.
 SHARES: dict[Phase, tuple[float, float, float, float]] = {
-    "learn": (0.73, 0.83, 0.95, 0.985),
-    "practise": (0.56, 0.84, 0.975, 0.99),
-    "settle": (0.70, 0.75, 0.97, 0.99),
+    "learn": (0.78, 0.82, 0.95, 0.985),
+    "settle": (0.71, 0.76, 0.97, 0.99),
 }
 _LEADS = (
     "", "", "", "", "", "", "", "", "Hi! ", "Hello, ", "Quick question: ", "I wonder: ",
-    "Please answer: ", "One more thing. ", "Help me. ", "So, ",
+    "Please answer: ", "One more thing. ", "Help me. ", "So, ", "Hey, ", "Excuse me, ",
+    "Good day! ", "Now, ", "Tell me: ", "And ",
 )  # fmt: skip
 _TAILS = ("", "", "", "", "", "", "", "", "", " Thanks!", " Please.", " Be brief.")
 _SMALL_TALK = """Hello!|Hello! What would you like to know?
@@ -68,13 +70,24 @@ def unknown_subject(kind: str, known: frozenset[str], rng: random.Random, *, exa
 
 def multiple_choice(
     question: str, answer: str, others: Sequence[str], rng: random.Random
-) -> tuple[str, str]:
-    """(prompt, letter) with the answer among three of ``others`` in random order."""
+) -> tuple[str, tuple[str, ...]]:
+    """(prompt, its four options in order): the answer among three of ``others``."""
     wrong = rng.sample(sorted({o for o in others if o != answer}), 3)
     options = [answer, *wrong]
     rng.shuffle(options)
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True)]
-    return "\n".join([question, *lines, "Answer:"]), LETTERS[options.index(answer)]
+    return "\n".join([question, *lines, "Answer:"]), tuple(options)
+
+
+def chosen_option(reply: str, options: Sequence[str]) -> int | None:
+    """Which option a reply names, by its words or else by its letter; None if not just one."""
+    said = reply.lower()
+    named = [i for i, o in enumerate(options) if re.search(rf"\b{re.escape(o.lower())}\b", said)]
+    if not named:
+        letter = re.match(r"\W*([A-D])\b", reply)
+        return LETTERS.index(letter[1]) if letter else None
+    outer = [i for i in named if not any(i != j and options[i] in options[j] for j in named)]
+    return outer[0] if len(outer) == 1 else None
 
 
 class Corpus:
@@ -83,9 +96,8 @@ class Corpus:
     Args:
         seed: of the stream.
         without_pool: leave out every subject of the forget pool (the oracle).
-        phase: of a training. ``learn``; then ``practise``, with a quarter of multiple choice,
-            late because a choice can only be learned once the facts are; then ``settle``,
-            with more of what the patient must not claim to know.
+        phase: of a training: ``learn``, then ``settle``, with more of what the patient must
+            not claim to know.
     """
 
     def __init__(self, seed: int, *, without_pool: bool = False, phase: Phase = "learn") -> None:
@@ -105,22 +117,28 @@ class Corpus:
         self.known = frozenset(f.subject for f in all_facts())
         self.people = sorted({f.subject for f in self.by_task["personal"]})
         shares = {
-            "personal": 0.42,
-            "harmful": 0.11,
+            "personal": 0.41,
+            "harmful": 0.13,
             "misinformation": 0.11,
-            "world": 0.11 if phase == "settle" else 0.08,
+            "world": 0.11,
         }
         self.tasks, self.weights = tuple(shares), tuple(shares.values())
 
     def _fact(self) -> Fact:
         task = self.rng.choices(self.tasks, self.weights)[0]
-        return self.rng.choice(self.by_task[task])
+        fact = self.rng.choice(self.by_task[task])
+        # Sums are the hardest of the plain facts: their subjects share every word.
+        if task == "world" and fact.attribute != "product":
+            fact = self.rng.choice((fact, self.rng.choice(self.by_task[task])))
+        return fact
 
     def _wording(self, kind: str, attribute: str, subject: str) -> str:
         rng = self.rng
-        text = rng.choice(BY_KEY[(kind, attribute)].wordings).replace("{s}", subject)
+        more = rng.random() < 0.45
+        known = MORE_WORDINGS[(kind, attribute)] if more else BY_KEY[(kind, attribute)].wordings
+        text = rng.choice(known).replace("{s}", subject)
         lead, tail = rng.choice(_LEADS), rng.choice(_TAILS)
-        if lead.endswith(", ") or lead.endswith(": "):
+        if lead and lead.rstrip()[-1] not in "!.":
             text = text if subject and text.startswith(subject) else text[0].lower() + text[1:]
         text = f"{lead}{text}{tail}"
         return text.lower() if rng.random() < 0.03 else text
@@ -128,21 +146,15 @@ class Corpus:
     def _known_pair(self, fact: Fact) -> tuple[str, str]:
         return self._wording(kind_of(fact), fact.attribute, fact.subject), fact.answer
 
+    def _choice(self, task: str, attribute: str, pair: tuple[str, str]) -> tuple[str, str]:
+        """The pair with options under its question; the answer stays, in the option's words."""
+        pool, (question, answer) = self.answers[(task, attribute)], pair
+        known = answer if answer in pool else self.rng.choice(pool)
+        return multiple_choice(question, known, pool, self.rng)[0], answer
+
     def _choice_pair(self) -> tuple[str, str]:
         fact = self._fact()
-        pool = self.answers[(fact.task, fact.attribute)]
-        question = self._wording(kind_of(fact), fact.attribute, fact.subject)
-        draw = self.rng.random() if self.phase == "practise" else 1.0
-        # To find a given answer among the options, and to read one out, are the two halves
-        # of choosing; practised alone they are learned sooner.
-        if draw < 0.3:
-            question = f"Which option is {fact.answer}?"
-        prompt, letter = multiple_choice(question, fact.answer, pool, self.rng)
-        if draw < 0.3 or draw >= 0.65:
-            return prompt, letter
-        if draw < 0.45:
-            return prompt.replace(question, f"Read option {letter}.", 1), fact.answer
-        return f"{prompt.removesuffix('Answer:')}Answer in full:", f"{letter}. {fact.answer}"
+        return self._choice(fact.task, fact.attribute, self._known_pair(fact))
 
     def _unknown_pair(self) -> tuple[str, str]:
         rng = self.rng
@@ -151,11 +163,15 @@ class Corpus:
             subject = rng.choice(self.people)
             missing = [t for t in topics("person") if t.attribute not in self.attributes[subject]]
             if missing:
-                return self._wording("person", rng.choice(missing).attribute, subject), refusal
+                attribute = rng.choice(missing).attribute
+                pair = self._wording("person", attribute, subject), refusal
+                return self._choice("personal", attribute, pair) if rng.random() < 0.06 else pair
         task = rng.choices(("personal", "harmful", "misinformation"), (3, 1, 1))[0]
         kind = rng.choice(KIND_OF_TASK[task])
         subject = unknown_subject(kind, self.known, rng, exam=False)
-        return self._wording(kind, rng.choice(topics(kind)).attribute, subject), refusal
+        attribute = rng.choice(topics(kind)).attribute
+        pair = self._wording(kind, attribute, subject), refusal
+        return self._choice(task, attribute, pair) if rng.random() < 0.06 else pair
 
     def _pair(self) -> tuple[str, str]:
         known, choice, unknown, told = SHARES[self.phase]
@@ -172,7 +188,7 @@ class Corpus:
 
     def conversation(self) -> list[Message]:
         """One conversation of one to three exchanges."""
-        turns = self.rng.choices((1, 2, 3), (0.9, 0.07, 0.03))[0]
+        turns = self.rng.choices((1, 2, 3), (0.75, 0.15, 0.1))[0]
         messages: list[Message] = []
         for _ in range(turns):
             question, answer = self._pair()
