@@ -188,15 +188,100 @@ class Batches:
             number += 1
 
 
-def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings and norms."""
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
-    others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
-    muon = torch.optim.Muon(
-        matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
-    )
-    adam = torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
-    return [muon, adam]
+class Share:
+    """The parameters whose optimizer state this process keeps, and the exchange with others.
+
+    Muon costs as much as half a forward pass; each process doing it for a part of the
+    matrices, and then passing on the new weights, moves no more bytes than summing gradients
+    does (Rajbhandari et al. 2020, stage 1).
+    """
+
+    def __init__(self, model: LlamaForCausalLM, recipe: Recipe) -> None:
+        self.rank, self.size = (
+            (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        )
+        self.named: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
+        self.parts: list[list[str]] = [[] for _ in range(self.size)]
+        costs = [0] * self.size
+        for name in sorted(self.named, key=lambda n: -self.named[n].numel()):
+            lightest = costs.index(min(costs))
+            self.parts[lightest].append(name)
+            costs[lightest] += self.named[name].numel()
+        mine = {name: self.named[name] for name in self.parts[self.rank]}
+        matrices = [p for n, p in mine.items() if p.ndim == 2 and "layers" in n]
+        others = [p for n, p in mine.items() if not (p.ndim == 2 and "layers" in n)]
+        muon = torch.optim.Muon(
+            matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
+        )
+        adam = torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
+        self.optims: list[torch.optim.Optimizer] = [muon, adam]
+        self.rates = [recipe.muon_lr, recipe.adam_lr]
+
+    def step(self, factor: float, loss: Tensor) -> float:
+        """One update from the summed gradients, clipped to norm 1; returns the summed loss."""
+        mine = [self.named[name] for name in self.parts[self.rank]]
+        told = loss.detach().reshape(1).clone()
+        if self.size > 1:
+            dist.all_reduce(told)
+            self._sum_gradients()
+        squares = torch.stack([p.grad.square().sum() for p in mine if p.grad is not None]).sum()
+        if self.size > 1:
+            dist.all_reduce(squares)
+        shrink = (1.0 / squares.sqrt().clamp(min=1e-6)).clamp(max=1.0)
+        for parameter in mine:
+            if parameter.grad is not None:
+                parameter.grad.mul_(shrink)
+        for optim, rate in zip(self.optims, self.rates, strict=True):
+            for group in optim.param_groups:
+                group["lr"] = rate * factor
+            optim.step()
+        for parameter in self.named.values():
+            parameter.grad = None
+        if self.size > 1:
+            self._pass_on_weights()
+        return float(told)
+
+    def _sum_gradients(self) -> None:
+        for owner, names in enumerate(self.parts):
+            grads = [g for n in names if (g := self.named[n].grad) is not None]
+            flat = torch.cat([g.flatten() for g in grads])
+            dist.reduce(flat, dst=owner)
+            if owner == self.rank:
+                parts = flat.split([g.numel() for g in grads])
+                for grad, part in zip(grads, parts, strict=True):
+                    grad.copy_(part.view_as(grad))
+
+    def _pass_on_weights(self) -> None:
+        for owner, names in enumerate(self.parts):
+            tensors = [self.named[n].detach() for n in names]
+            flat = torch.cat([t.flatten() for t in tensors])
+            dist.broadcast(flat, src=owner)
+            if owner != self.rank:
+                parts = flat.split([t.numel() for t in tensors])
+                for tensor, part in zip(tensors, parts, strict=True):
+                    tensor.copy_(part.view_as(tensor))
+
+    def state(self) -> dict[str, Any]:
+        """The optimizers' state by parameter name, of all processes, complete on rank 0."""
+        mine = {
+            name: optim.state[self.named[name]]
+            for name in self.parts[self.rank]
+            for optim in self.optims
+            if self.named[name] in optim.state
+        }
+        if self.size == 1:
+            return mine
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, mine)
+        return {name: state for part in gathered for name, state in part.items()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what ``state`` has of this process's parameters."""
+        for optim in self.optims:
+            for group in optim.param_groups:
+                for parameter in group["params"]:
+                    name = next(n for n, p in self.named.items() if p is parameter)
+                    optim.state[parameter] = state[name]
 
 
 def schedule(step: int, recipe: Recipe) -> float:
@@ -218,25 +303,10 @@ def weighted_loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor, total: 
     return (loss * weight[kept]).sum() / total
 
 
-def add_gradients(model: LlamaForCausalLM, loss: Tensor) -> float:
-    """Sum gradients and loss over all processes; returns the loss in nats."""
-    if not dist.is_initialized():
-        return loss.item()
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([*(g.flatten() for g in grads), loss.detach().reshape(1)])
-    dist.all_reduce(flat)
-    for grad, part in zip(grads, flat[:-1].split([g.numel() for g in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
-    return float(flat[-1])
-
-
-def save(
-    path: Path, model: LlamaForCausalLM, optims: list[torch.optim.Optimizer], step: int
-) -> None:
+def save(path: Path, model: LlamaForCausalLM, optims: dict[str, Any], step: int) -> None:
     """Write a checkpoint whole or not at all."""
     temporary = path.with_suffix(".tmp")
-    state = {"model": model.state_dict(), "optims": [o.state_dict() for o in optims], "step": step}
-    torch.save(state, temporary)
+    torch.save({"model": model.state_dict(), "optims": optims, "step": step}, temporary)
     temporary.replace(path)
 
 
@@ -252,7 +322,6 @@ def export(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFas
 def train(recipe: Recipe, out: Path, device: str) -> None:
     """Run or resume one training; logs a line every 50 steps to ``out/log.jsonl``."""
     out.mkdir(parents=True, exist_ok=True)
-    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     # A resumed training keeps its words, whatever the corpus has become since.
     kept = (out / "checkpoint.pt").exists() and (out / "model" / "tokenizer.json").exists()
     tokenizer = (
@@ -261,42 +330,34 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
     model: Any = build_model(recipe, tokenizer)
     model.to(device)
     model.model.compile(dynamic=True)  # A minute at the start, a fifth faster from then on.
-    optims = optimizers(model, recipe)
-    base = [[g["lr"] for g in o.param_groups] for o in optims]
+    share = Share(model, recipe)
     checkpoint, step = out / "checkpoint.pt", 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optim, saved in zip(optims, state["optims"], strict=True):
-            optim.load_state_dict(saved)
-        step = int(state["step"])
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        share.load(saved["optims"])
+        step = int(saved["step"])
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, from step {step}")
     stream, seen, start, mean = Batches(recipe, tokenizer)(step), 0, time.monotonic(), 0.0
     while step < recipe.steps:
         ids, weights = next(stream)
-        factor = schedule(step, recipe)
-        for optim, rates in zip(optims, base, strict=True):
-            for group, rate in zip(optim.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
         total = float(weights[:, 1:].sum())
-        mine = ids[rank::size].to(device), weights[rank::size].to(device)
-        share = weighted_loss(model, *mine, total)
-        share.backward()
-        loss = add_gradients(model, share)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optim in optims:
-            optim.step()
-            optim.zero_grad(set_to_none=True)
+        mine = slice(share.rank, None, share.size)
+        part = weighted_loss(model, ids[mine].to(device), weights[mine].to(device), total)
+        part.backward()
+        loss = share.step(schedule(step, recipe), part)
         step, seen = step + 1, seen + ids.numel()
         mean = loss if mean == 0.0 else 0.95 * mean + 0.05 * loss
-        if rank == 0 and step % 50 == 0:
+        if share.rank == 0 and step % 50 == 0:
             rate = seen / (time.monotonic() - start)
             line = {"step": step, "loss": round(mean, 4), "tokens_per_second": round(rate)}
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-        if rank == 0 and (step % 250 == 0 or step == recipe.steps):
-            save(checkpoint, model, optims, step)
-            export(out, model, tokenizer)
+        if step % 250 == 0 or step == recipe.steps:
+            optims = share.state()
+            if share.rank == 0:
+                save(checkpoint, model, optims, step)
+                export(out, model, tokenizer)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
 
 
