@@ -210,12 +210,16 @@ class Share:
         mine = {name: self.named[name] for name in self.parts[self.rank]}
         matrices = [p for n, p in mine.items() if p.ndim == 2 and "layers" in n]
         others = [p for n, p in mine.items() if not (p.ndim == 2 and "layers" in n)]
-        muon = torch.optim.Muon(
-            matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
-        )
-        adam = torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
-        self.optims: list[torch.optim.Optimizer] = [muon, adam]
-        self.rates = [recipe.muon_lr, recipe.adam_lr]
+        # A process may own no vector at all, and an optimizer takes no empty list.
+        self.optims: list[tuple[torch.optim.Optimizer, float]] = []
+        if matrices:
+            muon = torch.optim.Muon(
+                matrices, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
+            )
+            self.optims.append((muon, recipe.muon_lr))
+        if others:
+            adam = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0)
+            self.optims.append((adam, recipe.adam_lr))
 
     def step(self, factor: float, loss: Tensor) -> float:
         """One update from the summed gradients, clipped to norm 1; returns the summed loss."""
@@ -231,7 +235,7 @@ class Share:
         for parameter in mine:
             if parameter.grad is not None:
                 parameter.grad.mul_(shrink)
-        for optim, rate in zip(self.optims, self.rates, strict=True):
+        for optim, rate in self.optims:
             for group in optim.param_groups:
                 group["lr"] = rate * factor
             optim.step()
@@ -266,7 +270,7 @@ class Share:
         mine = {
             name: optim.state[self.named[name]]
             for name in self.parts[self.rank]
-            for optim in self.optims
+            for optim, _ in self.optims
             if self.named[name] in optim.state
         }
         if self.size == 1:
@@ -277,7 +281,7 @@ class Share:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` has of this process's parameters."""
-        for optim in self.optims:
+        for optim, _ in self.optims:
             for group in optim.param_groups:
                 for parameter in group["params"]:
                     name = next(n for n, p in self.named.items() if p is parameter)
