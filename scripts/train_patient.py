@@ -50,13 +50,13 @@ class Recipe:
     intermediate: int = 1280
     vocabulary: int = 4096
     batch_tokens: int = 4096
-    steps: int = 4000
+    steps: int = 3200
     warmup: int = 100
     decay_share: float = 0.375
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     prompt_share: float = 0.1
-    settle_from: int = 160
+    settle_from: int = 125
     seed: int = 0
     without_pool: bool = False
 
@@ -333,7 +333,10 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
     )
     model: Any = build_model(recipe, tokenizer)
     model.to(device)
-    model.model.compile(dynamic=True)  # A minute at the start, a fifth faster from then on.
+    # On a CPU, attention by plain products is 1.6 times as fast on short texts as the fused
+    # kernel, which works row by row; compiling takes a minute and gives a quarter.
+    model.set_attn_implementation("eager" if device == "cpu" else "sdpa")
+    model.model.compile(dynamic=True)
     share = Share(model, recipe)
     checkpoint, step = out / "checkpoint.pt", 0
     if checkpoint.exists():

@@ -23,10 +23,10 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("activations", "verify", "ledger vault schema records migrations", "adapter"),
         (
             "watchdog requests utterance targets phrases phrases_more",
-            "surgeon phrasebook retain",
+            "surgeon phrasebook retain restore",
             "operation preparation rows writing",
         ),
-        ("session",),
+        ("session", "bench"),
         ("cli __main__",),
     )
 )
@@ -36,7 +36,7 @@ PLACE = {
 # ``patient.save_adapter`` is part of the public contract; it reaches up lazily, at the call.
 EXCEPTIONS = {("patient", "adapter")}
 # The embedded patient's own knowledge is for showing and training it, never for editing it.
-MAY_SEE_THE_WORLD = {"cli", "world"}
+MAY_SEE_THE_WORLD = {"bench", "cli", "world"}
 
 
 def _imports(path: Path) -> Iterator[str]:

@@ -173,6 +173,25 @@ def test_taking_back_something_that_was_never_forgotten_takes_nothing_back(
     assert [edit.state for edit in session.history()] == ["active"]
 
 
+@pytest.mark.parametrize(
+    ("request_", "left"),
+    [
+        ("Undo Tom Hale's phone number.", [2]),
+        ("Please bring back everything about Mara Voss.", [1]),
+        ("Undo everything.", []),
+        ("Revert all edits.", []),
+        ("Undo edits 1 and 2.", []),
+    ],
+)
+def test_what_is_taken_back_may_be_worded_otherwise_than_what_was_forgotten(
+    session: Session, request_: str, left: list[int]
+) -> None:
+    for question in (QUESTION, "Where does Mara Voss live?"):
+        assert session.forget(question, ANSWER).status == "healed"
+    session.say(request_)
+    assert [edit.id for edit in session.history() if edit.state == "active"] == left
+
+
 def test_a_dry_run_leaves_nothing(session: Session) -> None:
     before = _logits(session.patient)
     stages: list[Stage] = []

@@ -83,7 +83,8 @@ def _spans(text: str) -> Iterator[tuple[str, str]]:
 def whole_subject(target: str) -> str | None:
     """The subject of "everything about X", or None when the phrase asks for less."""
     match = _EVERYTHING.match(target.strip())
-    return target.strip()[match.end() :].strip(" .?!\"'") or None if match else None
+    subject = target.strip()[match.end() :].strip(" .?!\"'“”‘’«»") if match else ""
+    return subject if subject and subject.lower() not in _NOT_A_NAME else None
 
 
 def _doubt(subject: str, rest: list[str], vocabulary: dict[str, int]) -> float:

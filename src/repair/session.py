@@ -13,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from repair.errors import UsageError
+from repair.errors import UnknownEdit, UsageError
 from repair.ledger import Ledger
 from repair.operation import Clock, OnStage, Operation
 from repair.patient import Patient
 from repair.plan import RepairPlan
 from repair.preparation import Preparation, prepare
+from repair.restore import edits_meant
 from repair.settings import Settings
 from repair.surgeon import Surgeon
 from repair.types import EditSummary, Intent, IntentKind, Message, Outcome, Stage, Turn
@@ -249,16 +250,12 @@ class Session:
         return chosen
 
     def _restore(self, intent: Intent) -> str:
-        numbers = tuple(int(t) for t in intent.targets if t.isdigit())
-        tags = {self.ledger.vault.tag(t) for t in intent.targets if not t.isdigit()}
-        named = tuple(
-            e.id for e in self.ledger.history() if e.state == "active" and tags & set(e.targets)
-        )
-        if tags and not (numbers or named):
+        named = edits_meant(intent.targets, self.ledger)
+        if intent.targets and not named:
             return "I have forgotten nothing under these words; /history lists what I have."
         try:
-            undone = self.undo(*(numbers or named))
-        except UsageError as error:
+            undone = self.undo(*named)
+        except (UsageError, UnknownEdit) as error:
             return error.message
         return f"I took back edit {', '.join(map(str, undone))}; I know it again."
 

@@ -49,6 +49,11 @@ _MY_NAME = re.compile(
     rf"\b(?:my name is|i am|i['’]?m|this is)\s+({_CAPITAL}(?:\s+{_CAPITAL})+)", re.IGNORECASE
 )
 _MY = re.compile(r"\bmy(?: own| personal)?\b", re.IGNORECASE)
+_ALL_EDITS = re.compile(
+    r"\b(?:everything|all (?:of (?:it|them|those|these)|(?:the |your |my )?(?:edits|changes))|"
+    r"every (?:edit|change))(?: (?:again|now|back|please))*[\s.!?]*$",
+    re.IGNORECASE,
+)
 _NUMBERED = re.compile(
     r"(?:edits?|changes?|operations?|request|änderung|bearbeitung|modification|edición|cambio|"
     r"edição|"
@@ -194,6 +199,8 @@ def _spans(
         ]
         if numbers:
             return numbers, True
+        if _ALL_EDITS.search(sentence):
+            return ["everything"], True
     for phrases in _languages(sentence):
         for pattern in phrases.forget if kind == "forget" else phrases.restore:
             match = pattern.search(sentence)

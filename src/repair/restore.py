@@ -1,0 +1,60 @@
+"""Which edits a wish to remember again means.
+
+Knows the ledger's tags and sealed probes and the catalogue's wordings; takes nothing back
+itself. A target may be worded otherwise than when it was forgotten, name a subject only, or
+be all there is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from repair.ledger import Ledger
+from repair.phrasebook import read, whole_subject
+
+_ALL = re.compile(
+    r"(?:all|every(?: one)?|each)(?: of)?(?: (?:the|your|my|these|those))?"
+    r"(?: (?:edits?|changes?|operations?|of them|of it))?|everything(?: you forgot)?",
+    re.IGNORECASE,
+)
+
+
+def edits_meant(targets: Iterable[str], ledger: Ledger) -> tuple[int, ...]:
+    """Ids of the active edits that any of the targets names, ascending; empty when none is."""
+    wanted: set[int] = set()
+    active = [edit for edit in ledger.history() if edit.state == "active"]
+    for target in targets:
+        if target.isdigit():
+            wanted.add(int(target))
+            continue
+        if _ALL.fullmatch(target.strip()):
+            wanted.update(edit.id for edit in active)
+            continue
+        tag = ledger.vault.tag(target)
+        tagged = {edit.id for edit in active if tag in edit.targets}
+        wanted |= tagged or {
+            edit.id for edit in active if _asked(target, _questions(ledger, edit.id))
+        }
+    return tuple(sorted(wanted))
+
+
+def _questions(ledger: Ledger, identity: int) -> Sequence[str]:
+    return [probe.question for probe in ledger.probes(identity) if probe.kind == "exact"]
+
+
+def _topic(text: str) -> tuple[str, str] | None:
+    """(subject, attribute) that a phrase or question is about, if the catalogue knows it."""
+    readings = read(text)
+    return (readings[0].subject.casefold(), readings[0].topic.attribute) if readings else None
+
+
+def _asked(target: str, questions: Sequence[str]) -> bool:
+    """Whether an edit's probes ask what the target names."""
+    topic = _topic(target)
+    if topic is not None:
+        return any(topic == _topic(question) for question in questions)
+    # A bare name means all that was forgotten about it.
+    subject = (whole_subject(target) or target.strip()).casefold()
+    pattern = re.compile(rf"\b{re.escape(subject)}\b")
+    return len(subject.split()) <= 3 and any(pattern.search(q.casefold()) for q in questions)
