@@ -336,15 +336,16 @@ def _embedded(config: str, split: str | None) -> Iterator[Record]:
     splits = tuple(dict.fromkeys(fact.split for fact in known))
     if split is not None and split not in splits:
         raise _unknown(f"split of {EMBEDDED}/{config}", split, splits)
-    chosen = [fact for fact in known if split in (None, fact.split)]
     others = _answers_by_attribute(known)
     rows = [
         {**fact.to_json(), "wrong_answers": _wrong_answers(fact, others[fact.attribute])}
-        for fact in chosen
+        for fact in known
     ]
-    origin = _own(config, split or "all", rows)
-    for number, values in enumerate(rows, start=1):
-        yield pair(Row(values, number, origin))
+    # Numbered over the whole task, so that a record's id does not depend on what was asked for.
+    origins = {part: _own(config, part, rows) for part in splits}
+    for number, (fact, values) in enumerate(zip(known, rows, strict=True), start=1):
+        if split in (None, fact.split):
+            yield pair(Row(values, number, origins[fact.split]))
 
 
 def _stories(split: str | None) -> Iterator[Text]:
