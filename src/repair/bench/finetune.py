@@ -148,17 +148,12 @@ def finetune(
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
         losses.append(loss.item())
-        if not (math.isfinite(losses[-1]) and math.isfinite(norm.item())):
-            raise NotFinite(
-                f"{baseline.title} diverged at step {len(losses)} of {steps}: the loss is"
-                f" {losses[-1]} and the norm of its gradient {norm.item()}.",
-                "Lower the learning rate.",
-            )
+        _refuse_divergence(baseline, len(losses), losses[-1], norm.item())
         optimiser.step()
         schedule.step()
     seconds = time.perf_counter() - start
-    healed = Patient(model, patient.tokenizer, name=f"{patient.name}+{baseline.name}")
-    return Trained(healed, baseline.name, chosen, seed, steps, seconds, tuple(losses))
+    trained = Patient(model, patient.tokenizer, name=f"{patient.name}+{baseline.name}")
+    return Trained(trained, baseline.name, chosen, seed, steps, seconds, tuple(losses))
 
 
 def soften(model: nn.Module, tau: float) -> nn.Module:
@@ -194,6 +189,15 @@ def _attention_beside(model: nn.Module, name: str) -> list[nn.Module]:
         if scaled:
             return scaled
     return []
+
+
+def _refuse_divergence(baseline: Baseline, step: int, loss: float, norm: float) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise NotFinite(
+            f"{baseline.title} diverged at step {step}: its loss is {loss} and the norm of the"
+            f" gradient {norm}.",
+            "Lower the learning rate.",
+        )
 
 
 def _layer(patient: Patient, depth: float) -> int:

@@ -19,9 +19,10 @@ from repair.errors import UsageError
 
 Value = float | str
 # retain: a batch of retain pairs. refusals: the forget questions with a refusal as answer.
-# reference: what the untouched model computes on the same batches. softened: the same for
-# the forget batch, but with attention at temperature ``tau``. hidden: hidden states of one
-# layer at relative ``depth``; only the MLP outputs up to that layer are then trained.
+# reference: what the untouched model computes on the forget and the refusal batch. softened:
+# the same for the forget batch, but with attention at temperature ``tau``. hidden: hidden
+# states of one layer at relative ``depth``, of the retain batch's reference as well; only the
+# MLP outputs up to that layer are then trained.
 Need = Literal["retain", "refusals", "reference", "softened", "hidden"]
 
 _Part = TypeVar("_Part")
@@ -106,11 +107,12 @@ def representation_misdirection(
     before = _hidden(outputs.forget_reference, "forget reference")
     direction = given(outputs.direction, "direction")
     target = steering * before.norm(dim=-1).mean() * direction
-    moved = (_hidden(outputs.forget, "forget") - target).square().mean()
+    moved: Tensor = (_hidden(outputs.forget, "forget") - target).square().mean()
+    if retain_weight == 0:
+        return moved
     after = _hidden(outputs.retain, "retain")
     change = after - _hidden(outputs.retain_reference, "retain reference")
-    loss: Tensor = moved + retain_weight * change.square().mean()
-    return loss
+    return moved + retain_weight * change.square().mean()
 
 
 def loss_adjustment(outputs: Outputs, *, divergence: str) -> Tensor:

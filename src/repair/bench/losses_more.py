@@ -195,7 +195,6 @@ _ALL = (
         "arXiv 2603.01285",
         attention_smoothing,
         needs=(
-            "reference",
             "softened",
             "retain",
         ),

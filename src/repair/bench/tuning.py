@@ -200,8 +200,9 @@ def _try(
     except NotFinite as error:
         problem = error.message
     seconds = time.perf_counter() - start
-    if value is not None and not math.isfinite(value):
-        raise UsageError(f"Trial {number} of {baseline.title} was given the score {value}.")
+    for name, figure in {"score": value, **measures}.items():
+        if figure is not None and not math.isfinite(figure):
+            raise UsageError(f"Trial {number} of {baseline.title} has {figure} as its {name}.")
     return Trial(
         study, baseline.name, seed, number, settings, value, dict(measures), seconds, problem
     )
