@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         (
             "watchdog requests utterance targets phrases phrases_more",
             "surgeon phrasebook retain restore",
-            "operation preparation rows writing",
+            "operation preparation rows writing earlier",
         ),
         ("session", "bench"),
         ("cli __main__",),

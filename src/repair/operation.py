@@ -15,13 +15,22 @@ import torch
 from torch import Tensor
 
 from repair.activations import edit_in_one_pass
+from repair.earlier import Protection
 from repair.errors import NotFinite
 from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.plan import MAX_ANSWER_TOKENS, RepairPlan
 from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows, build_write_rows
-from repair.stamp import LowRank, compress, paper_form, stamp, stamp_low_rank
+from repair.stamp import (
+    LowRank,
+    Statistics,
+    compress,
+    paper_form,
+    sketch,
+    stamp,
+    stamp_low_rank,
+)
 from repair.types import Change, Edit, LowRankUpdate, Outcome, Probe, Stage
 from repair.verify import (
     Reference,
@@ -37,6 +46,8 @@ from repair.writing import write
 OnStage = Callable[[Stage], None]
 # How many of the retain sample's answers the divergence is measured on.
 KL_ANSWERS = 16
+# How many rows of keys an edit leaves behind for later ones to spare.
+KEPT_RANK = 48
 PREFIX_SHARE = 0.4
 
 
@@ -110,9 +121,13 @@ class Operation:
         self.preparation = preparation
         self.ledger = ledger
         self.on_stage = on_stage or (lambda _: None)
+        self._protections: dict[float, Protection] = {}
 
-    def run(self, plan: RepairPlan, clock: Clock | None = None) -> Outcome:
-        """The whole operation for one plan; on any failure the patient is as before."""
+    def run(self, plan: RepairPlan, clock: Clock | None = None, *, keep: bool = True) -> Outcome:
+        """The whole operation for one plan; on any failure the patient is as before.
+
+        ``keep`` False measures what would come of it and commits nothing.
+        """
         clock = clock or Clock()
         with clock.time("verify"):
             probes = probes_of(plan)
@@ -131,6 +146,8 @@ class Operation:
                 break
         assert best is not None  # noqa: S101 - a plan has at least one strength
         outcome = _outcome(plan, best, self._forward_passes(rows, best), clock)
+        if not keep:
+            return outcome
         return self._commit(plan, best, outcome) if best.kept_budget else self._refuse(outcome)
 
     def solve(self, plan: RepairPlan, strength: float, rows: EditRows) -> tuple[LowRankUpdate, ...]:
@@ -142,10 +159,14 @@ class Operation:
             wanted[rows.reference.to(outputs.device) < 0] = refusal
             return outputs + strength * (wanted - outputs)
 
+        kept: dict[int, Tensor] = {}
+
         def solver(layer: int, keys: Tensor, residual: Tensor) -> LowRank:
+            kept[layer] = sketch(keys, rows.weights, KEPT_RANK).cpu()
             return self._layer_solution(plan, layer, keys, residual, rows.weights)
 
-        updates = edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver)
+        found = edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver)
+        updates = tuple(replace(update, keys=kept[update.layer]) for update in found)
         return self._write(plan, updates) if plan.operation == "correct" else updates
 
     def _write(
@@ -160,12 +181,14 @@ class Operation:
         own = [update for update in updates if update.layer == last]
         b = torch.cat([*(update.b for update in own), low.b.cpu()], dim=1)
         a = torch.cat([*(update.a for update in own), low.a.cpu()], dim=0)
-        return (*(u for u in updates if u.layer != last), LowRankUpdate(last, b, a))
+        both = [update.keys for update in own if update.keys is not None]
+        kept = torch.cat([*both, sketch(keys, rows.weights, KEPT_RANK).cpu()])
+        return (*(u for u in updates if u.layer != last), LowRankUpdate(last, b, a, kept))
 
     def _layer_solution(
         self, plan: RepairPlan, layer: int, keys: Tensor, residual: Tensor, weights: Tensor
     ) -> LowRank:
-        statistics = self.preparation.statistics[layer]
+        statistics = self._statistics(plan.beta)[layer]
         weights = weights.to(keys.device)
         if plan.method == "stamp-lr":
             low = stamp_low_rank(
@@ -192,6 +215,12 @@ class Operation:
             delta = paper_form(keys, wanted, plan.ridge) - current
         identity = torch.eye(delta.shape[0], device=delta.device)
         return compress(identity, delta, plan.rank)
+
+    def _statistics(self, beta: float) -> Mapping[int, Statistics]:
+        """What is to be left alone by layer: the model's own keys and the active edits' rows."""
+        if beta not in self._protections:
+            self._protections[beta] = Protection(self.preparation.statistics, beta)
+        return self._protections[beta].statistics(self.patient.active)
 
     def _before(self, probes: Sequence[Probe]) -> dict[str, list[float]]:
         """Recalls before the edit; neighbours and retain sample are what the patient just said."""

@@ -134,7 +134,7 @@ def _version(distribution: str) -> str:
 
 
 def pack(updates: Sequence[LowRankUpdate]) -> tuple[bytes, list[int], int]:
-    """The factors as one safetensors blob in fp32, bit for bit.
+    """The factors as one safetensors blob: A and B in fp32, bit for bit, keys in bf16.
 
     Returns:
         The blob, the layers in order, and the highest rank n of b (d × n) and a (n × m).
@@ -152,11 +152,15 @@ def pack(updates: Sequence[LowRankUpdate]) -> tuple[bytes, list[int], int]:
     for position, item in enumerate(updates):
         if item.a.ndim != 2 or item.b.ndim != 2 or item.b.shape[1] != item.a.shape[0]:
             raise UsageError(f"The factors of layer {item.layer} do not multiply.")
-        for letter, tensor in (("a", item.a), ("b", item.b)):
+        parts = {"a": (item.a, torch.float32), "b": (item.b, torch.float32)}
+        if item.keys is not None:
+            # What is only to be protected needs no more than half precision.
+            parts["k"] = (item.keys, torch.bfloat16)
+        for letter, (tensor, dtype) in parts.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise NotFinite(f"The factors of layer {item.layer} are not finite.")
             # The clone keeps views of one storage apart, which safetensors refuses.
-            plain = tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+            plain = tensor.detach().to("cpu", dtype, copy=True).contiguous()
             tensors[f"{position:04d}.{item.layer}.{letter}"] = plain
     rank = max(item.a.shape[0] for item in updates)
     return save(tensors), [item.layer for item in updates], rank
@@ -167,9 +171,15 @@ def unpack(blob: bytes) -> tuple[LowRankUpdate, ...]:
     from safetensors.torch import load
 
     tensors = load(blob)
-    # Sorted names pair each position's a with its b.
-    names = sorted(tensors)
-    return tuple(
-        LowRankUpdate(layer=int(a.split(".")[1]), a=tensors[a], b=tensors[b])
-        for a, b in zip(names[::2], names[1::2], strict=True)
-    )
+    found = []
+    for stem in sorted({name[:-2] for name in tensors}):
+        keys = tensors.get(f"{stem}.k")
+        found.append(
+            LowRankUpdate(
+                layer=int(stem.split(".")[1]),
+                a=tensors[f"{stem}.a"],
+                b=tensors[f"{stem}.b"],
+                keys=None if keys is None else keys.float(),
+            )
+        )
+    return tuple(found)

@@ -18,7 +18,7 @@ from repair.ledger import Ledger
 from repair.operation import Clock, OnStage, Operation
 from repair.patient import Patient
 from repair.plan import RepairPlan
-from repair.preparation import Preparation, prepare
+from repair.preparation import prepare
 from repair.restore import edits_meant
 from repair.settings import Settings
 from repair.surgeon import Surgeon
@@ -58,7 +58,7 @@ class Session:
         self.messages: list[Message] = []
         self.on_stage: OnStage = on_stage or (lambda _: None)
         self._watchdog: Watchdog | None = None
-        self._preparation: Preparation | None = None
+        self._surgery: Operation | None = None
         self._seen = -1
         self._refresh()
 
@@ -196,15 +196,9 @@ class Session:
         self.on_stage(Stage("found", found, {"facts": len(plan.facts)}))
         text = f"{len(plan.neighbours)} neighbours kept, {len(plan.retain)} others watched"
         self.on_stage(Stage("planned", text, {"layers": plan.layers, "strengths": plan.strengths}))
-        ledger = None if dry_run else self.ledger
-        before = self.patient.active
         start = time.perf_counter()
         with self.ledger.lock():
-            operation = Operation(self.patient, self._prepared(), ledger, self.on_stage)
-            outcome = operation.run(plan, clock)
-            if dry_run:
-                self.patient.apply(before)
-                outcome = replace(outcome, edit=None)
+            outcome = self._operation().run(plan, clock, keep=not dry_run)
             self._seen = self.ledger.state_token()
         total = time.perf_counter() - start
         spent = sum(clock.seconds.get(name, 0.0) for name in ("watchdog", "surgeon"))
@@ -321,10 +315,14 @@ class Session:
             self._watchdog = Watchdog.load()
         return self._watchdog.read(text, history)
 
-    def _prepared(self) -> Preparation:
-        if self._preparation is None:
-            self._preparation = prepare(self.patient, self.home / "cache")
-        return self._preparation
+    def _operation(self) -> Operation:
+        if self._surgery is None:
+            prepared = prepare(self.patient, self.home / "cache")
+            self._surgery = Operation(self.patient, prepared, self.ledger, self._tell)
+        return self._surgery
+
+    def _tell(self, stage: Stage) -> None:
+        self.on_stage(stage)
 
     def _refresh(self) -> None:
         """Take over what other processes have done to the ledger since."""

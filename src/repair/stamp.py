@@ -65,6 +65,30 @@ class Statistics:
         u = _double(self.u)
         return 1.5 * u - 0.5 * u @ (u.T @ u)
 
+    def plus(self, rows: Tensor, rank: int) -> Statistics:
+        """The statistics of C + Fᵀ F for ``rows`` F (n × m), of at most ``rank`` columns.
+
+        Exact up to that rank; what falls away raises ``rest`` by its mean.
+
+        Raises:
+            ValueError: rows of another width, or ``rank`` < 1.
+            NotFinite: the rows hold NaN or infinity.
+        """
+        _check_matrix("rows", rows)
+        _check_rank(rank)
+        width = self.u.shape[0]
+        if rows.shape[1] != width:
+            raise ValueError(f"rows {_shape(rows)} do not fit keys of width {width}")
+        inside = (_double(self.s) - self.rest).clamp(min=0.0).sqrt()
+        factor = torch.cat([self.basis * inside, _double(_finite(rows)).to(self.basis.device).T], 1)
+        if factor.shape[1] > width:
+            s, u = _leading(factor @ factor.T, rank)
+        else:
+            s, v = _leading(factor.T @ factor, rank)
+            u, _ = torch.linalg.qr(factor @ v)
+        rest = self.rest + _rest(factor.square().sum(), s, width)
+        return Statistics(_single(u, rows.device), _single(s + self.rest, rows.device), rest)
+
     def matrix(self) -> Tensor:
         """C (m × m) in fp64: rounded to fp32 it may stop being positive semidefinite."""
         u = self.basis
@@ -139,6 +163,19 @@ def low_rank_of_moment(moment: Tensor, rank: int) -> Statistics:
     if moment.shape[0] != moment.shape[1]:
         raise ValueError(f"moment must be square, not {_shape(moment)}")
     return _truncate(_double(moment), rank, moment.device)
+
+
+def sketch(keys: Tensor, weights: Tensor, rank: int) -> Tensor:
+    """F (r × m) in fp32 with Fᵀ F ≈ Kᵀ D K, the best of its rank r ≤ ``rank``.
+
+    Raises:
+        ValueError: shapes that do not fit, or ``rank`` < 1.
+        NotFinite: the keys hold NaN or infinity.
+    """
+    _check_matrix("keys", keys)
+    k, _ = _weighted(keys, keys, weights)
+    _, v = _leading(k @ k.T, rank)
+    return _single(v.T @ k, keys.device)
 
 
 def stamp(

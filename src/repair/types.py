@@ -140,11 +140,16 @@ class Budget:
 
 @dataclass(frozen=True)
 class LowRankUpdate:
-    """One layer's change ΔW = B A in fp32: ``b`` (d × n), ``a`` (n × m)."""
+    """One layer's change ΔW = B A in fp32: ``b`` (d × n), ``a`` (n × m).
+
+    ``keys`` F (r × m) stand for the rows of the solve, Fᵀ F ≈ Kᵀ D K: later edits leave the
+    outputs there alone. None where there is nothing to protect, as in a foreign adapter.
+    """
 
     layer: int
     b: Tensor
     a: Tensor
+    keys: Tensor | None = None
 
 
 @dataclass(frozen=True)

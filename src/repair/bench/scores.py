@@ -83,8 +83,7 @@ class Passage:
 class Material:
     """Everything one report is made from; what is None is not asked for.
 
-    ``holdout`` is like the forget set and was seen by nobody. ``shots`` are the examples before
-    each question of KnowMem.
+    ``holdout`` is like the forget set, seen by nobody; ``shots`` stand before KnowMem's questions.
     """
 
     forget: Sequence[Asked]
@@ -163,8 +162,7 @@ def forget_scores(
 
     ``probability``, ``rouge_l`` (recall), ``exact_memorization``, ``extraction_strength``;
     ``paraphrase_rouge_l`` over the records with paraphrases, the mean over each one's;
-    ``truth_ratio`` (min(R, 1/R)) where records have wrong answers, and then, with an oracle,
-    ``quality`` (n counts the truth ratios of both).
+    ``truth_ratio`` (min(R, 1/R)) with wrong answers, and then ``quality`` with an oracle (n of both).
 
     Raises:
         UsageError: no records, or only some of them have wrong answers.
@@ -189,13 +187,11 @@ def forget_scores(
     report["truth_ratio"] = mean_score([metrics.forget_truth(ratio) for ratio in ratios])
     if oracle is not None:
         reference = [metrics.truth_ratio(*sides) for sides in _right_and_wrong(oracle, forget)]
-        report["quality"] = options.bootstrap(
-            lambda mine, its: metrics.forget_quality(
-                [ratios[i] for i in mine], [reference[i] for i in its]
-            ),
-            len(ratios),
-            len(reference),
-        )
+
+        def quality(mine: Tensor, its: Tensor) -> float:
+            return metrics.forget_quality([ratios[i] for i in mine], [reference[i] for i in its])
+
+        report["quality"] = options.bootstrap(quality, len(ratios), len(reference))
     return report
 
 
@@ -244,11 +240,11 @@ def privacy_scores(
 
     ``min_k_auc`` and ``min_k_plus_plus_auc`` (0.5: not at all; 1: always) and ``privleak``,
     against the oracle's AUC, else against 0.5. A question of None stands before a raw text,
-    as in MUSE. The interval of ``privleak`` takes the oracle's AUC as it is. n counts both
-    sets.
+    as in MUSE. The interval of ``privleak`` takes the oracle's AUC as it is; where that is 1
+    there is no unit and ``privleak`` is left out. n counts both sets.
 
     Raises:
-        UsageError: an empty set, or an oracle with an AUC of 1.
+        UsageError: an empty set.
     """
     _filled("forget", forget)
     _filled("holdout", holdout)
@@ -264,11 +260,12 @@ def privacy_scores(
     def leak(rows: Tensor, columns: Tensor) -> float:
         return metrics.privleak(area(min_k)(rows, columns), reference)
 
-    sizes = (len(forget), len(holdout))
+    statistics = {"min_k_auc": area(min_k), "min_k_plus_plus_auc": area(min_k_plus_plus)}
+    if reference < 1:
+        statistics["privleak"] = leak
     return {
-        "min_k_auc": options.bootstrap(area(min_k), *sizes),
-        "min_k_plus_plus_auc": options.bootstrap(area(min_k_plus_plus), *sizes),
-        "privleak": options.bootstrap(leak, *sizes),
+        name: options.bootstrap(statistic, len(forget), len(holdout))
+        for name, statistic in statistics.items()
     }
 
 
@@ -280,16 +277,12 @@ def verbmem(patient: Reading, passages: Sequence[Passage], *, options: Options =
     """
     _filled("passages", passages)
     raw = [passage for passage in passages if passage.question is None]
-    asked = [(p, user(p.question)) for p in passages if p.question is not None]
-    limit = options.verbmem_tokens
+    asked = [passage for passage in passages if passage.question is not None]
+    limit, starts = options.verbmem_tokens, [passage.start for passage in asked]
+    conversations = [user(passage.question or "") for passage in asked]
     found = continuations(patient, [p.start for p in raw], max_new_tokens=limit)
-    found += replies(
-        patient,
-        [messages for _, messages in asked],
-        prefixes=[p.start for p, _ in asked],
-        max_new_tokens=limit,
-    )
-    wanted = [p.continuation for p in (*raw, *(p for p, _ in asked))]
+    found += replies(patient, conversations, prefixes=starts, max_new_tokens=limit)
+    wanted = [passage.continuation for passage in (*raw, *asked)]
     return mean_score([metrics.rouge_l_f1(*texts) for texts in zip(wanted, found, strict=True)])
 
 
