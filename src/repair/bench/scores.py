@@ -162,7 +162,7 @@ def forget_scores(
 
     ``probability``, ``rouge_l`` (recall), ``exact_memorization``, ``extraction_strength``;
     ``paraphrase_rouge_l`` over the records with paraphrases, the mean over each one's;
-    ``truth_ratio`` (min(R, 1/R)) with wrong answers, and then ``quality`` with an oracle (n of both).
+    ``truth_ratio`` (min(R, 1/R)) with wrong answers, then ``quality`` with an oracle (n of both).
 
     Raises:
         UsageError: no records, or only some of them have wrong answers.
