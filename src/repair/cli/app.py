@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from repair import __version__
-from repair.cli import conversation, edits, failures, inspection, results
+from repair.cli import bench, conversation, edits, failures, inspection, results
 from repair.cli.options import JSON_KEY
 from repair.errors import RepairError
 
@@ -66,6 +66,18 @@ for _panel, _commands in {
 }.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+
+
+_evaluation = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+_evaluation.command("edits")(bench.edits)
+
+
+@_evaluation.callback()
+def _bench() -> None:
+    """Measure what is forgotten and what it costs."""
+
+
+app.add_typer(_evaluation, name="bench", rich_help_panel="Measure")
 
 
 def _show_version(value: bool) -> None:

@@ -208,6 +208,16 @@ def checks(rows: Iterable[Sequence[str]], *names: str) -> Table:
     return table
 
 
+def table(rows: Iterable[Sequence[str]], *names: str) -> Table:
+    """A plain table; the first column names the row, the others hold numbers."""
+    made = _table(names[0])
+    for name in names[1:]:
+        made.add_column(name, justify="right")
+    for cells in rows:
+        made.add_row(*map(Text, cells))
+    return made
+
+
 def record(values: Mapping[str, Any]) -> RenderableType:
     """Any JSON-able record as names and values, nested ones further in."""
     grid = Table.grid(padding=(0, 2))

@@ -1,0 +1,233 @@
+"""Many edits in one model, one after the other and all at once, and what they come to.
+
+Knows the order of edits, how a cell of the scoreboard is resumed and summed up. What is asked
+stands in ``suite``; how an edit is made, in ``operation``.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from repair.bench.suite import Health, Values, forgotten, kept_share, known
+from repair.ledger import Ledger
+from repair.operation import Operation
+from repair.patient import Patient
+from repair.preparation import prepare
+from repair.surgeon import Surgeon
+from repair.types import Fact, KnownFact
+from repair.verify import confidence_interval
+from repair.world import facts
+
+TASKS = ("personal", "harmful", "misinformation")
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run: ``split`` of the forget pool or ``pool`` for all of it, scored on test."""
+
+    split: str = "tune"
+    counts: tuple[int, ...] = (1, 10, 100)
+    singles: int = 30
+    scored: int = 60
+    sampled: int = 10
+    seed: int = 0
+
+
+class Scoreboard:
+    """Runs the cells of one order on one patient; finished work is read from ``folder``."""
+
+    def __init__(
+        self,
+        patient: Patient,
+        order: Order,
+        folder: Path,
+        *,
+        oracle: Patient | None = None,
+        tell: Tell = lambda _: None,
+    ) -> None:
+        self.patient, self.order, self.folder, self.tell = patient, order, folder, tell
+        self.oracle = oracle
+        folder.mkdir(parents=True, exist_ok=True)
+        self.surgeon = Surgeon(patient)
+        self.preparation = prepare(patient, folder / "cache")
+        pool = [f for task in TASKS for f in self._pool(task)]
+        random.Random(order.seed).shuffle(pool)
+        self.pool = known(patient, pool)
+
+    def _pool(self, task: str) -> tuple[Fact, ...]:
+        if self.order.split != "pool":
+            return facts(task, self.order.split)
+        return tuple(f for f in facts(task) if f.split != "retain")
+
+    def _scored(self, edited: Sequence[Fact]) -> list[Fact]:
+        """A sample of the edited facts; of the whole pool only the test part is read."""
+        of = [f for f in edited if self.order.split != "pool" or f.split == "test"]
+        return random.Random(self.order.seed).sample(of, min(self.order.scored, len(of)))
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """One record for each cell, in order of their cost."""
+        for count in self.order.counts:
+            if count == 1:
+                yield self._kept("single-1", self._singles)
+                continue
+            if count > len(self.pool):
+                self.tell(f"only {len(self.pool)} facts are known; {count} are left out")
+                continue
+            yield self._kept(f"sequence-{count}", partial(self._sequence, count))
+            yield self._kept(f"together-{count}", partial(self._together, count))
+
+    def _kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        path = self.folder / f"{name}.json"
+        if path.exists():
+            found: dict[str, Any] = json.loads(path.read_text())
+            return found
+        self.patient.apply(())
+        cell = {"cell": name, **make()}
+        self.patient.apply(())
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(cell, indent=1))
+        temporary.replace(path)
+        return cell
+
+    # Cells
+
+    def _singles(self) -> dict[str, Any]:
+        """Each fact alone from the untouched patient; the mean over all of them."""
+        path = self.folder / "single-1.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        operation = Operation(self.patient, self.preparation)
+        chosen = self._spread(self.order.singles)
+        for index, fact in enumerate(chosen[len(rows) :], start=len(rows)):
+            self.tell(f"single edit {index + 1} of {len(chosen)}")
+            health = Health(self.patient, [fact], [fact], count=60, seed=self.order.seed)
+            start = time.perf_counter()
+            status = self._edit(operation, [fact])
+            seconds = time.perf_counter() - start
+            sampled = int(index < self.order.sampled)
+            values = forgotten(self.patient, [fact], seed=self.order.seed, sampled=sampled)
+            measured = health.measure(self.patient)
+            self.patient.apply(())
+            row = {"status": status, "seconds": seconds, "attacks": values, "health": measured}
+            rows.append(row)
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        guess = self._guess(chosen)
+        return {"edits": len(rows), **_merged(rows), "guess": guess}
+
+    def _sequence(self, count: int) -> dict[str, Any]:
+        """``count`` edits one after the other in one model; every one is scored at the end."""
+        chosen = self.pool[:count]
+        health = Health(self.patient, chosen, self._scored(chosen), seed=self.order.seed)
+        journal = self.folder / "sequence.jsonl"
+        done = [json.loads(s) for s in journal.read_text().splitlines()] if journal.exists() else []
+        with Ledger(self.folder / "sequence", self.patient.content_hash) as ledger:
+            operation = Operation(self.patient, self.preparation, ledger)
+            self.patient.apply(self._first(ledger, done[:count]))
+            for index in range(len(done), count):
+                self.tell(f"edit {index + 1} of {count}")
+                start = time.perf_counter()
+                status = self._edit(operation, [chosen[index]])
+                row = {
+                    "status": status,
+                    "seconds": time.perf_counter() - start,
+                    "edit": self.patient.active[-1].id if status == "healed" else None,
+                }
+                done.append(row)
+                with journal.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+            return self._measured(chosen, health, done[:count])
+
+    @staticmethod
+    def _first(ledger: Ledger, done: Sequence[dict[str, Any]]) -> list[Any]:
+        ids = {row["edit"] for row in done}
+        return [edit for edit in ledger.active() if edit.id in ids]
+
+    def _together(self, count: int) -> dict[str, Any]:
+        """One operation for all of them."""
+        chosen = self.pool[:count]
+        health = Health(self.patient, chosen, self._scored(chosen), seed=self.order.seed)
+        start = time.perf_counter()
+        status = self._edit(Operation(self.patient, self.preparation), chosen)
+        row = {"status": status, "seconds": time.perf_counter() - start}
+        return self._measured(chosen, health, [row])
+
+    def _edit(self, operation: Operation, chosen: Sequence[Fact]) -> str:
+        """Plan and carry out one operation for these facts; its status."""
+        found: list[KnownFact] = []
+        for fact in chosen:
+            plan = self.surgeon.plan_question(fact.question)
+            found += list(plan.facts) if plan is not None else []
+        plan = self.surgeon.plan_facts([f.question for f in chosen], found)
+        return operation.run(plan).status if plan is not None else "unknown_fact"
+
+    # Measures
+
+    def _spread(self, count: int) -> list[Fact]:
+        """The first facts of the pool, as many of each task."""
+        each = -(-count // len(TASKS))
+        return [f for task in TASKS for f in [p for p in self.pool if p.task == task][:each]]
+
+    def _measured(
+        self, chosen: Sequence[Fact], health: Health, rows: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        scored = self._scored(chosen)
+        order = self.order
+        row = {
+            "attacks": forgotten(self.patient, scored, seed=order.seed, sampled=order.sampled),
+            "health": health.measure(self.patient),
+        }
+        seconds = [r["seconds"] for r in rows]
+        return {
+            "edits": len(chosen),
+            **_merged([{**row, "status": "", "seconds": 0.0}]),
+            "status": dict(Counter(r["status"] for r in rows)),
+            "seconds": {"first": seconds[0], "last": seconds[-1], "total": sum(seconds)},
+            "guess": self._guess(scored),
+        }
+
+    def _guess(self, chosen: Sequence[Fact]) -> dict[str, float]:
+        """What a model that never learned the facts recalls by guessing: the oracle."""
+        if self.oracle is None:
+            return {}
+        values = forgotten(self.oracle, chosen, seed=self.order.seed)
+        return {kind: sum(v) / len(v) for kind, v in values.items()}
+
+
+def _interval(values: Sequence[float]) -> dict[str, float | int]:
+    mean, low, high = confidence_interval(values)
+    return {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4), "n": len(values)}
+
+
+def _merged(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Intervals of all rows' values together."""
+    attacks: Values = {}
+    groups: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for kind, values in row["attacks"].items():
+            attacks.setdefault(kind, []).extend(values)
+        for name, parts in row["health"]["recall"].items():
+            for part, values in parts.items():
+                groups.setdefault(name, {}).setdefault(part, []).extend(values)
+    seconds = sorted(row["seconds"] for row in rows)
+    health = [row["health"] for row in rows]
+    return {
+        "status": dict(Counter(row["status"] for row in rows)),
+        "seconds": {"median": round(seconds[len(seconds) // 2], 3)},
+        "attacks": {kind: _interval(values) for kind, values in attacks.items()},
+        "kept": {
+            name: {"ratio": round(kept_share(parts), 4), **_interval(parts["after"])}
+            for name, parts in groups.items()
+        },
+        "over_refusal": _interval([v for parts in groups.values() for v in parts["refused"]]),
+        "perplexity_ratio": round(sum(h["perplexity"] for h in health) / len(health), 4),
+        "kl": round(sum(h["kl"] for h in health) / len(health), 5),
+    }
