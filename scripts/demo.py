@@ -6,12 +6,10 @@ did not happen. Nothing is asked, and its ledger lives in a temporary folder.
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.rule import Rule
@@ -19,15 +17,14 @@ from rich.text import Text
 
 from repair import Patient, Session
 from repair.cli import display
+from repair.refusals import is_refusal
 from repair.types import Fact, Task, Turn
 from repair.verify import rouge_l_recall
 from repair.world import facts
 
-CACHE = Path(__file__).resolve().parent.parent / "build" / "demo-cache"
-
 # Recall (ROUGE-L, 0..1) from which an answer counts as given, and up to which as withheld.
 TOLD = 0.8
-WITHHELD = 0.34
+WITHHELD = 0.1
 
 FORGET = {
     "address": "Please forget where {s} lives.",
@@ -68,9 +65,11 @@ class Demo:
         self.check(step, "gives the answer", f"recall {recall:.2f}", recall >= TOLD)
 
     def refuses(self, step: str, question: str, answer: str) -> None:
-        """The reply must not give ``answer``."""
-        recall = rouge_l_recall(answer, self.say(question).reply)
-        self.check(step, "withholds it", f"recall {recall:.2f}", recall <= WITHHELD)
+        """The reply must say that it does not know, and give nothing of ``answer``."""
+        reply = self.say(question).reply
+        recall, refused = rouge_l_recall(answer, reply), is_refusal(reply)
+        seen = f"recall {recall:.2f}, {'refused' if refused else 'not refused'}"
+        self.check(step, "refuses", seen, refused and recall <= WITHHELD)
 
     def operates(self, step: str, request: str) -> None:
         """The sentence must lead to an edit that passed its checks."""
@@ -130,21 +129,11 @@ def misinformation(demo: Demo) -> None:
     demo.answers("claim, now the truth", fact.question, truth)
 
 
-@contextmanager
-def kept_cache(cache: Path) -> Iterator[None]:
-    """Lend a new home what an earlier run computed of the model alone; no edit, no text."""
-    if CACHE.is_dir():
-        shutil.copytree(CACHE, cache)
-    yield
-    if cache.is_dir():
-        shutil.copytree(cache, CACHE, dirs_exist_ok=True)
-
-
 def main() -> int:
     """Run the conversation; 0 when every step happened."""
     since = time.perf_counter()
     stages = display.Stages()
-    with tempfile.TemporaryDirectory() as home, kept_cache(Path(home) / "cache"):
+    with tempfile.TemporaryDirectory() as home:
         with stages:
             session = Session(Patient.load(), home=Path(home), on_stage=stages)
         demo = Demo(session, stages)

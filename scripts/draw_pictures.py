@@ -95,10 +95,13 @@ def help_texts() -> str:
 
     group: Any = get_command(app)
     runner, parts = CliRunner(), []
-    for name in ("", *group.commands):
-        words = [name, "--help"] if name else ["--help"]
-        result = runner.invoke(app, words, prog_name="repair", env={"COLUMNS": "80"})
-        parts.append(f"### {f'repair {name}'.strip()}\n\n{fenced(result.stdout)}")
+    calls: list[tuple[str, ...]] = [()]
+    for name, command in group.commands.items():
+        calls += [(name,), *((name, below) for below in getattr(command, "commands", {}))]
+    for words in calls:
+        asked = [*words, "--help"]
+        result = runner.invoke(app, asked, prog_name="repair", env={"COLUMNS": "80"})
+        parts.append(f"### {' '.join(('repair', *words))}\n\n{fenced(result.stdout)}")
     return "\n\n".join(parts)
 
 
