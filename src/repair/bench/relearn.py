@@ -174,6 +174,8 @@ def _check(
         raise UsageError("Relearning takes at least 1 step.", "What 0 steps give is always told.")
     asked = {_plain(str(target.messages[-1]["content"])) for target in targets}
     for name, pairs in sources.items():
+        if not pairs:
+            raise UsageError(f"The source {name} is empty.", "Give at least one pair.")
         for number, (question, _) in enumerate(pairs, start=1):
             if _plain(question) in asked:
                 raise UsageError(
