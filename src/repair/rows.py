@@ -2,9 +2,10 @@
 
 Knows the patient's tokens and the plan. Computes no activations and solves nothing.
 
-A redirected row takes as its wanted output what the patient computes at the same place when
-the same words are about a stand-in that it does not know: the natural "I don't know" of this
-very model for this very question, also after the first words of the answer.
+A redirected row takes as its wanted output what the patient computes where it begins to answer
+the same question about a stand-in that it does not know: the natural "I don't know" of this very
+model for this very question. The answer's own tokens take it too, so that a patient that is
+given the first words says that it does not know instead of the rest.
 """
 
 from __future__ import annotations
@@ -114,9 +115,9 @@ def build_rows(
 ) -> EditRows:
     """All rows of a plan.
 
-    Every wording of a forgotten fact stands once with its own subject and once with each
-    fact's stand-in; the neighbours stand with their own answers. Wordings without a stand-in
-    are redirected to the plan's refusal instead.
+    Every wording of a forgotten fact stands once with its own subject and answer, and once, up
+    to where the answer begins, with one of the fact's stand-ins; the neighbours stand with
+    their own answers. Wordings without a stand-in are redirected to the plan's refusal instead.
 
     Raises:
         UsageError: a wording is longer than the patient reads.
@@ -125,18 +126,15 @@ def build_rows(
     for fact in plan.facts:
         for index, wording in enumerate(_wordings(fact)):
             ids, first = patient.encode(_user(wording), fact.answer)
-            moved = builder.add(ids, first, 1.0)
-            if not fact.standins:
-                for row in moved:
-                    builder.reference[row] = REFUSAL
-                continue
-            standin = fact.standins[index % len(fact.standins)]
-            other, begin = patient.encode(
-                _user(wording.replace(fact.subject, standin)), fact.answer
-            )
-            kept = builder.add(other, begin, standin_weight)
-            for row, target in zip(moved, kept, strict=True):
-                builder.reference[row] = target
+            moved, refused = builder.add(ids, first, 1.0), REFUSAL
+            if fact.standins:
+                standin = fact.standins[index % len(fact.standins)]
+                other, begin = patient.encode(
+                    _user(wording.replace(fact.subject, standin)), fact.answer
+                )
+                (refused,) = builder.add(other[: begin + 1], begin, standin_weight)
+            for row in moved:
+                builder.reference[row] = refused
     for fact in plan.neighbours:
         for wording in _wordings(fact)[:neighbour_wordings]:
             ids, first = patient.encode(_user(wording), fact.answer)
