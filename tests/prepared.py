@@ -12,9 +12,9 @@ from repair.types import Budget
 from tests.conftest import build_tiny
 
 # A model of random weights knows nothing that could be kept, so its edits need a wide budget.
-WIDE = Budget(forget=1.0, neighbours=0.0, retain=0.0, kl=1e9, replacement=0.0)
+WIDE = Budget(forget=1.0, prefix=1.0, neighbours=0.0, retain=0.0, kl=1e9, replacement=0.0)
 # Nothing that changes a weight stays within this one.
-NONE = Budget(forget=1.0, neighbours=0.0, retain=0.0, kl=0.0, replacement=0.0)
+NONE = Budget(forget=1.0, prefix=1.0, neighbours=0.0, retain=0.0, kl=0.0, replacement=0.0)
 
 
 def tiny() -> Patient:

@@ -31,7 +31,7 @@ from repair.stamp import (
     stamp,
     stamp_low_rank,
 )
-from repair.types import Change, Edit, LowRankUpdate, Outcome, Probe, Stage
+from repair.types import Budget, Change, Edit, LowRankUpdate, Outcome, Probe, Stage
 from repair.verify import (
     Reference,
     ask,
@@ -321,13 +321,18 @@ def _changes(
     }
 
 
+def _most(budget: Budget) -> dict[str, float]:
+    """The highest recall of what is to be forgotten, by measure."""
+    return {"recall": budget.forget, "paraphrase": budget.forget, "prefix": budget.prefix}
+
+
 def _complaint(plan: RepairPlan, measures: Mapping[str, Change], kl: float) -> str:
     """What of the budget is broken, in one sentence; empty when nothing is."""
     budget, broken = plan.budget, []
-    for name in ("recall", "paraphrase"):
+    for name, most in _most(budget).items():
         change = measures.get(name)
-        if change is not None and change.after > budget.forget:
-            broken.append(f"{name} is still {change.after:.2f} (at most {budget.forget:g})")
+        if change is not None and change.after > most:
+            broken.append(f"{name} is still {change.after:.2f} (at most {most:g})")
     for name, least in (("neighbours", budget.neighbours), ("retain", budget.retain)):
         change = measures.get(name)
         if change is not None and change.after < least * change.before:
@@ -348,8 +353,8 @@ def _excess(trial: Trial, plan: RepairPlan) -> float:
     """How far a trial is outside its budget, all parts added."""
     budget, total = plan.budget, 0.0
     for name, change in trial.measures.items():
-        if name in ("recall", "paraphrase"):
-            total += max(0.0, change.after - budget.forget)
+        if name in _most(budget):
+            total += max(0.0, change.after - _most(budget)[name])
         elif name in ("neighbours", "retain"):
             least = budget.neighbours if name == "neighbours" else budget.retain
             total += max(0.0, least * change.before - change.after)

@@ -125,13 +125,15 @@ class SealedProbe:
 class Budget:
     """What one operation may cost, as ratios to the patient before it.
 
-    ``forget`` is the highest recall left of what was to be forgotten; ``neighbours`` and
-    ``retain`` the lowest share of recall kept; ``kl`` the highest mean KL divergence in
-    nats a token from the untouched model on the retain sample; ``replacement`` the lowest
-    recall of a correction's given answer.
+    ``forget`` is the highest recall left of what was to be forgotten, and ``prefix`` that of
+    the rest of an answer whose first words are given, some of which can be guessed;
+    ``neighbours`` and ``retain`` the lowest share of recall kept; ``kl`` the highest mean KL
+    divergence in nats a token from the untouched model on the retain sample;
+    ``replacement`` the lowest recall of a correction's given answer.
     """
 
     forget: float = 0.05
+    prefix: float = 0.34
     neighbours: float = 0.85
     retain: float = 0.95
     kl: float = 0.5

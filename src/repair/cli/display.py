@@ -120,7 +120,7 @@ def _measures(record: Outcome) -> Table:
 def _within_budget(name: str, change: Change) -> bool:
     budget = Budget()
     if name in _FORGOTTEN:
-        return change.after <= budget.forget
+        return change.after <= (budget.prefix if name == "prefix" else budget.forget)
     floor = budget.neighbours if name == "neighbours" else budget.retain
     return change.after >= floor * change.before
 
