@@ -162,9 +162,6 @@ def test_targets_are_asked_with_every_layers_direction_ablated(patient: Patient)
     with ablated(patient, r):
         assert found[2].values == ask(patient, TARGETS)
     assert all(0.0 <= row.refused <= 1.0 for row in found)
-    assert len(refusal_ablation(patient, REFUSED, ANSWERED, TARGETS, layers=[2])) == 2
-    with pytest.raises(UsageError, match="from 0 to 2"):
-        refusal_ablation(patient, REFUSED, ANSWERED, TARGETS, layers=[3])
 
 
 # The logit lens
@@ -210,73 +207,96 @@ def test_blank_answers_are_refused(patient: Patient) -> None:
 
 
 def separable(n: int = 120, d: int = 40) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (n × d), labels ±1 (n × 1), and groups of two rows."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(n, d, generator=generator)
-    labels = torch.arange(n) % 2 == 0
-    features[:, :10] += 4 * labels.unsqueeze(1) - 2
+    labels = torch.tensor([[1.0], [-1.0]]).repeat(n // 2, 1)
+    features[:, :10] += 2 * labels
     return features, labels, torch.arange(n) // 2
 
 
 @pytest.mark.parametrize("d", [40, 400])
 def test_a_probe_separates_what_is_separable(d: int) -> None:
     features, labels, groups = separable(d=d)
-    hits = held_out_hits(features, labels, groups)
+    hits = held_out_hits(features, labels, -labels, groups)
     assert len(hits) == 120
     assert sum(hits) / len(hits) > 0.9
     # Neither the units of a feature nor a shift matter.
     scaled = features * torch.linspace(0.1, 100, d) + 7
-    assert held_out_hits(scaled, labels, groups) == hits
+    assert held_out_hits(scaled, labels, -labels, groups) == hits
 
 
 def test_a_probe_is_at_chance_on_shuffled_labels() -> None:
     features, labels, groups = separable(n=400)
-    order = torch.randperm(400, generator=torch.Generator().manual_seed(5))
-    hits = held_out_hits(features, labels[order], groups)
+    mixed = labels[torch.randperm(400, generator=torch.Generator().manual_seed(5))]
+    hits = held_out_hits(features, mixed, -mixed, groups)
     # Three standard errors of a fair coin.
     assert sum(hits) / len(hits) == pytest.approx(0.5, abs=3 * 0.025)
 
 
-def test_the_dual_form_is_ridge_regression() -> None:
-    features, labels, groups = separable(n=12, d=4)
-    hits = held_out_hits(features, labels, groups, folds=6, ridge=0.3)
+@pytest.mark.parametrize("d", [4, 30])
+def test_few_and_many_features_give_the_same_ridge_regression(d: int) -> None:
+    features, _, groups = separable(n=12, d=max(d, 10))
+    features = features[:, :d]
+    generator = torch.Generator().manual_seed(1)
+    right, wrong = torch.randn(2, 12, 3, generator=generator)
+    # As many folds as groups: each is held out alone.
+    hits = held_out_hits(features, right, wrong, groups, folds=6, ridge=0.3)
     for held in range(6):
-        # Groups of two rows and as many folds as groups: each is held out alone.
         out = groups == held
-        x, y = features[~out].double(), labels[~out].double() * 2 - 1
+        x, y = features[~out].double(), right[~out].double()
         mean, spread = x.mean(0), x.std(0, correction=0)
         z = (x - mean) / spread
         rho = 0.3 * float(z.square().sum(1).mean())
-        w = torch.linalg.solve(z.T @ z + rho * torch.eye(4).double(), z.T @ (y - y.mean()))
-        scores = y.mean() + (features[out].double() - mean) / spread @ w
-        assert [hits[i] for i in out.nonzero().flatten()] == (
-            (scores > 0) == labels[out]
-        ).float().tolist()
+        m = torch.linalg.solve(z.T @ z + rho * torch.eye(d).double(), z.T @ (y - y.mean(0)))
+        scores = (features[out].double() - mean) / spread @ m * (right - wrong)[out].double()
+        expected = (scores.sum(1) > 0).float().tolist()
+        assert [hits[i] for i in out.nonzero().flatten()] == expected
 
 
 def test_rows_of_one_group_are_held_out_together() -> None:
-    # Each group's rows are equal but for noise and share a label drawn at random: only who has
-    # seen the group's other row can tell it.
+    # The rows of a group are equal and share a label drawn at random: only who has seen the
+    # other row can tell it.
     generator = torch.Generator().manual_seed(7)
     groups = torch.arange(80) // 2
-    labels = (torch.rand(40, generator=generator) > 0.5)[groups]
+    labels = (torch.rand(40, 1, generator=generator) > 0.5).float()[groups] * 2 - 1
     features = torch.randn(40, 200, generator=generator)[groups]
-    torn = held_out_hits(features, labels, torch.arange(80), folds=40)
-    whole = held_out_hits(features, labels, groups, folds=40)
+    torn = held_out_hits(features, labels, -labels, torch.arange(80), folds=40)
+    whole = held_out_hits(features, labels, -labels, groups, folds=40)
     assert sum(torn) / 80 > 0.9
     assert sum(whole) / 80 < 0.75
+    # Group −1 is fitted and never scored.
+    kept = torch.where(groups < 30, groups, -1)
+    assert len(held_out_hits(features, labels, -labels, kept)) == 60
 
 
-def test_the_probes_of_a_patient_tell_an_answers_last_token(patient: Patient) -> None:
-    questions = [f"Where does number {i} live?" for i in range(12)]
-    contrasts = [Contrast(((q, "by the fox"),), ((q, "by the dog"),)) for q in questions]
-    found = linear_probes(patient, contrasts, folds=3)
+def test_equal_options_are_a_tie() -> None:
+    features, labels, groups = separable(n=12)
+    assert held_out_hits(features, labels, labels, groups) == [0.5] * 12
+
+
+def test_the_probes_of_a_patient_find_the_answer_that_the_question_holds(
+    patient: Patient,
+) -> None:
+    # What each question ends in stands in its answer, so any layer can learn the map.
+    names = ["fox", "dog"]
+    pairs = [(f"Number {i} is a {names[i % 2]}", f"the {names[i % 2]}") for i in range(24)]
+    found = linear_probes(patient, swapped(pairs[:16]), pairs[16:], folds=4)
     assert len(found) == LAYERS
     for score in found:
-        assert score["n"] == 24
+        assert score["n"] == 16
         assert score["low"] <= score["mean"] <= score["high"]
         assert score["mean"] > 0.75
-    with pytest.raises(UsageError, match="contrasts"):
-        linear_probes(patient, contrasts[:2], folds=3)
+
+
+def test_contrasts_that_cannot_be_probed_are_refused(patient: Patient) -> None:
+    one = Contrast((("a", "1"),), (("a", "2"),))
+    with pytest.raises(UsageError, match="on 2 contrasts in 3 folds"):
+        linear_probes(patient, [one, one], folds=3)
+    with pytest.raises(UsageError, match="the same questions"):
+        linear_probes(patient, [Contrast((("a", "1"),), (("b", "2"),))])
+    with pytest.raises(UsageError, match="ridge above 0"):
+        held_out_hits(*separable()[:2], separable()[1], separable()[2], ridge=0.0)
 
 
 def test_swapped_questions_exchange_answers_in_twos() -> None:

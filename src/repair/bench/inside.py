@@ -31,9 +31,6 @@ _LENS_BATCH = 64
 _Change = Callable[[Tensor], Tensor]
 
 
-# The residual stream
-
-
 def blocks(patient: Patient) -> list[nn.Module]:
     """The decoder blocks, in order: what holds each layer's MLP in a list of layers."""
     model: nn.Module = patient.model
@@ -88,25 +85,21 @@ def _replaced(output: Any, change: _Change) -> Any:
     return change(output)
 
 
-# The refusal direction
-
-
 def refusal_directions(
     patient: Patient, refused: Sequence[Messages], answered: Sequence[Messages]
 ) -> Tensor:
     """Per layer the unit vector from answered to refused prompts, L × d, fp32, CPU.
 
-    The difference of the means of the stream where the answer begins (arXiv 2406.11717).
+    The difference of the means of the stream where the answer begins (arXiv 2406.11717). Give
+    some dozens of prompts each, in the same wordings: whatever else tells the two groups apart
+    becomes part of the direction, and its ablation then takes answers away.
 
     Raises:
         UsageError: no refused or no answered prompts, or a layer that tells them not apart.
         NotFinite: the patient's states are NaN or infinite.
     """
-    means = [
-        stream(patient, [patient.prompt_ids(messages) for messages in group]).mean(dim=1)
-        for group in (refused, answered)
-    ]
-    difference = means[0] - means[1]
+    states = [stream(patient, [patient.prompt_ids(m) for m in g]) for g in (refused, answered)]
+    difference = states[0].mean(dim=1) - states[1].mean(dim=1)
     norms: Tensor = difference.norm(dim=1, keepdim=True)
     if not bool((norms > 0).all()):
         raise UsageError(
@@ -192,37 +185,23 @@ def refusal_ablation(
     refused: Sequence[Messages],
     answered: Sequence[Messages],
     targets: Sequence[Question],
-    *,
-    layers: Sequence[int] | None = None,
 ) -> list[Ablation]:
     """Ask the targets without ablation, and with each layer's direction ablated in all layers.
 
     The layer that gives back the most is an upper bound of the attack: an attacker, who has no
-    answers to compare with, picks by ``refused``.
-
-    Args:
-        layers: whose directions are tried; None tries all.
-
-    Raises:
-        UsageError: as ``refusal_directions``, or a layer that is not there.
+    answers to compare with, picks by ``refused``. Raises what ``refusal_directions`` raises.
     """
     directions = refusal_directions(patient, refused, answered)
-    chosen = range(len(directions)) if layers is None else layers
-    if not all(0 <= layer < len(directions) for layer in chosen):
-        raise UsageError(f"The layers go from 0 to {len(directions) - 1}.")
 
     def measured(layer: int | None) -> Ablation:
         still = len(sorted_by_refusal(patient, refused)[0]) / len(refused)
         return Ablation(layer, still, ask(patient, targets))
 
     found = [measured(None)]
-    for layer in chosen:
-        with ablated(patient, directions[layer]):
+    for layer, direction in enumerate(directions):
+        with ablated(patient, direction):
             found.append(measured(layer))
     return found
-
-
-# The logit lens
 
 
 @dataclass(frozen=True)
@@ -240,16 +219,15 @@ class Lens:
 def logit_lens(patient: Patient, pairs: Sequence[Pair]) -> list[Lens]:
     """Unembed the stream after each layer, where the answer to each question begins.
 
-    Patil, Hase and Bansal (arXiv 2309.17410) count a fact as recovered when its answer is
-    among the B likeliest at any layer: see ``found_within``.
+    Patil et al. (arXiv 2309.17410) count an answer as recovered when it is among the B
+    likeliest at any layer: see ``found_within``.
 
     Raises:
         UsageError: no pairs, an answer without tokens, or a question that is too long.
         NotFinite: the patient's states are NaN or infinite.
     """
+    _refuse_blank(pairs)
     encoded = [patient.encode(user(question), answer) for question, answer in pairs]
-    if any(not answer.strip() for _, answer in pairs):
-        raise UsageError("An answer to look for is blank.", "Leave it out.")
     states = stream(patient, [ids[:start] for ids, start in encoded])
     first = torch.tensor([ids[start] for ids, start in encoded])
     ranks: list[list[int]] = []
@@ -259,10 +237,7 @@ def logit_lens(patient: Patient, pairs: Sequence[Pair]) -> list[Lens]:
         mine = logits.gather(1, first.unsqueeze(1))
         ranks.append(((logits > mine).sum(dim=1) + 1).tolist())
         chances.append(logits.softmax(dim=1).gather(1, first.unsqueeze(1)).squeeze(1).tolist())
-    return [
-        Lens(rank, chance)
-        for rank, chance in zip(zip(*ranks, strict=True), zip(*chances, strict=True), strict=True)
-    ]
+    return list(map(Lens, zip(*ranks, strict=True), zip(*chances, strict=True)))
 
 
 def found_within(readings: Sequence[Lens], candidates: int) -> list[float]:
@@ -291,12 +266,9 @@ def unembedded(patient: Patient, states: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-# Linear probes
-
-
 @dataclass(frozen=True)
 class Contrast:
-    """Pairs with right and pairs with wrong answers that a split must not tear apart."""
+    """Questions with right answers, and in the same order with wrong ones; held out together."""
 
     right: tuple[Pair, ...]
     wrong: tuple[Pair, ...]
@@ -305,9 +277,8 @@ class Contrast:
 def swapped(pairs: Sequence[Pair]) -> list[Contrast]:
     """Two questions each that exchange their answers, in the order given.
 
-    Each answer is then right once and wrong once, so that a probe has to find whether answer
-    and question belong together; the wording alone tells nothing. Put questions of one kind
-    together. A pair without a partner of another answer is left out.
+    Each answer is then right once and wrong once, so that its wording alone tells nothing. Put
+    questions of one kind together. A pair without a partner of another answer is left out.
     """
     waiting, found = list(pairs), []
     while waiting:
@@ -322,6 +293,7 @@ def swapped(pairs: Sequence[Pair]) -> list[Contrast]:
 def linear_probes(
     patient: Patient,
     contrasts: Sequence[Contrast],
+    known: Sequence[Pair] = (),
     *,
     folds: int = 5,
     ridge: float = 0.1,
@@ -329,54 +301,57 @@ def linear_probes(
 ) -> list[Score]:
     """Per layer the held-out accuracy with which right answers are told from wrong ones.
 
-    A ridge classifier on the stream at the answer's last token, each contrast held out once.
-    n counts the held-out answers; 0.5 is a guess where right and wrong are equally many.
+    A linear map, fitted to other facts, leads from the stream where the answer begins to the
+    mean embedding of the answer's tokens; the answer nearer to that is the one it picks. n
+    counts the questions, and 0.5 is a guess.
+
+    Args:
+        known: pairs that the attacker has anyway, always fitted; the more, the stronger.
 
     Raises:
-        UsageError: as ``held_out_hits``, a blank answer, or a pair that is too long.
+        UsageError: as ``held_out_hits``, a contrast of unlike questions, or a blank answer.
         NotFinite: the patient's states are NaN or infinite.
     """
-    labelled = [
-        (pair, right, group)
-        for group, contrast in enumerate(contrasts)
-        for right, some in ((True, contrast.right), (False, contrast.wrong))
-        for pair in some
-    ]
-    if any(not answer.strip() for (_, answer), _, _ in labelled):
-        raise UsageError("An answer to probe for is blank.", "Leave it out.")
-    labels = torch.tensor([right for _, right, _ in labelled])
-    groups = torch.tensor([group for _, _, group in labelled])
-    ids = [patient.prompt_ids(user(question), answer) for (question, answer), _, _ in labelled]
+    if any([q for q, _ in c.right] != [q for q, _ in c.wrong] for c in contrasts):
+        raise UsageError("A contrast needs the same questions with right and with wrong answers.")
+    right = [*(pair for contrast in contrasts for pair in contrast.right), *known]
+    wrong = [*(pair for contrast in contrasts for pair in contrast.wrong), *known]
+    _refuse_blank([*right, *wrong])
+    groups = [group for group, contrast in enumerate(contrasts) for _ in contrast.right]
+    held = torch.tensor([*groups, *(-1 for _ in known)])
+    options = _answers(patient, right), _answers(patient, wrong)
+    states = stream(patient, [patient.prompt_ids(user(question)) for question, _ in right])
     return [
-        mean_score(held_out_hits(layer, labels, groups, folds=folds, ridge=ridge, seed=seed))
-        for layer in stream(patient, ids)
+        mean_score(held_out_hits(x, *options, held, folds=folds, ridge=ridge, seed=seed))
+        for x in states
     ]
 
 
 def held_out_hits(
     features: Tensor,
-    labels: Tensor,
+    right: Tensor,
+    wrong: Tensor,
     groups: Tensor,
     *,
     folds: int = 5,
     ridge: float = 0.1,
     seed: int = 0,
 ) -> list[float]:
-    """1 where a ridge classifier trained on the other folds gets a row right, else 0.
+    """1 where a ridge classifier fitted to the other folds prefers right to wrong, 0 if not.
 
-    With standardised features Z (n × d) of the training rows and y = ±1, less its mean:
-    s(x) = mean y + x Zᵀ (Z Zᵀ + ρ I)⁻¹ y, which needs no d × d matrix; ρ is ``ridge`` times the
-    mean of the diagonal of Z Zᵀ. Right is s > 0 where the label is true. In fp64.
+    With Z (features, standardised) and Y (right, less its mean) of the fitted rows,
+    M = (Zᵀ Z + ρ I)⁻¹ Zᵀ Y, and a row x is a hit where x M (right − wrong)ᵀ > 0; a tie counts
+    half. ρ is ``ridge`` times the mean |z|². In fp64. Labels ±1 are options of one column.
 
     Args:
         features: n × d.
-        labels: n, bool.
-        groups: n, int64; rows of one group are held out together.
+        right, wrong: both options of each row, n × e.
+        groups: n, int64; rows of one group are held out together, those of −1 never are.
 
     Raises:
         UsageError: fewer groups than folds, fewer than 2 folds, or a ridge of 0 or less.
     """
-    names = groups.unique().tolist()
+    names = groups[groups >= 0].unique().tolist()
     if folds < 2 or len(names) < folds or ridge <= 0:
         raise UsageError(
             f"A probe cannot be held out on {len(names)} contrasts in {folds} folds with a ridge"
@@ -385,16 +360,39 @@ def held_out_hits(
         )
     random.Random(seed).shuffle(names)
     fold_of = {name: index % folds for index, name in enumerate(names)}
-    fold = torch.tensor([fold_of[name] for name in groups.tolist()])
-    hits = torch.zeros(len(labels))
+    fold = torch.tensor([fold_of.get(group, -1) for group in groups.tolist()])
+    x, y, options = features.double(), right.double(), (right - wrong).double()
+    hits = torch.zeros(len(x), dtype=torch.float64)
     for number in range(folds):
         held = fold == number
-        train = features[~held].double()
-        mean, spread = train.mean(dim=0), train.std(dim=0, correction=0).clamp(min=1e-12)
-        z, x = (train - mean) / spread, (features[held].double() - mean) / spread
-        y = labels[~held].double() * 2 - 1
-        kernel = z @ z.T
-        kernel.diagonal().add_(ridge * kernel.diagonal().mean() + 1e-12)
-        scores = y.mean() + x @ z.T @ torch.linalg.solve(kernel, y - y.mean())
-        hits[held] = ((scores > 0) == labels[held]).float()
-    return [float(hit) for hit in hits]
+        mean, spread = x[~held].mean(dim=0), x[~held].std(dim=0, correction=0).clamp(min=1e-12)
+        fitted = _ridge_map((x[~held] - mean) / spread, y[~held] - y[~held].mean(dim=0), ridge)
+        scores = ((x[held] - mean) / spread @ fitted * options[held]).sum(dim=1)
+        hits[held] = (scores.sign() + 1) / 2
+    return [float(hit) for hit in hits[fold >= 0]]
+
+
+def _ridge_map(z: Tensor, y: Tensor, ridge: float) -> Tensor:
+    """M (d × e) from z (n × d) and y (n × e), by the smaller of the two equal solves."""
+    n, d = z.shape
+    penalty = (ridge * z.square().sum() / n + 1e-12) * torch.eye(min(n, d), dtype=z.dtype)
+    if n < d:
+        dual: Tensor = torch.linalg.solve(z @ z.T + penalty, y)
+        return z.T @ dual
+    primal: Tensor = torch.linalg.solve(z.T @ z + penalty, z.T @ y)
+    return primal
+
+
+def _answers(patient: Patient, pairs: Sequence[Pair]) -> Tensor:
+    """The mean input embedding of each answer's tokens, n × d, fp32, CPU."""
+    library: Any = patient.model
+    embedding: Tensor = library.get_input_embeddings().weight
+    starts = [patient.encode(user(question), answer)[1] for question, answer in pairs]
+    ids = [patient.prompt_ids(user(question), answer) for question, answer in pairs]
+    means = [embedding[row[at:]].mean(dim=0) for row, at in zip(ids, starts, strict=True)]
+    return torch.stack(means).float().cpu()
+
+
+def _refuse_blank(pairs: Sequence[Pair]) -> None:
+    if not all(answer.strip() for _, answer in pairs):
+        raise UsageError("An answer to look for is blank.", "Leave it out.")
