@@ -45,7 +45,7 @@ def home(model: Path, tmp_path: Path) -> Path:
         ledger.commit(
             kind="forget",
             method="stamp-lr",
-            strength=1.0,
+            redirect=1.0,
             updates=updates,
             targets=["where Mara Voss lives"],
             probes=[Probe("exact", "Where does Mara Voss live?", "Ellbridge")],

@@ -56,7 +56,7 @@ def commit(ledger: Ledger, seed: int = 0, **changes: Any) -> int:
     request: dict[str, Any] = {
         "kind": "forget",
         "method": "stamp-lr",
-        "strength": 0.75,
+        "redirect": 0.75,
         "updates": updates(seed),
         "targets": [SUBJECT],
         "probes": PROBES,
@@ -134,7 +134,7 @@ def test_history_and_receipt_tell_everything_but_the_secret(ledger: Ledger) -> N
     receipt = json.loads(json.dumps(ledger.receipt(identity)))
     assert receipt["measures"]["recall"] == {"before": 1.0, "after": 0.0, "n": 3}
     assert receipt["probes"] == {"exact": 1, "neighbour": 1, "paraphrase": 1}
-    assert (receipt["strength"], receipt["model"]) == (0.75, "model-a")
+    assert (receipt["redirect"], receipt["model"]) == (0.75, "model-a")
     assert receipt["versions"]["torch"].startswith("2.")
     assert [event["event"] for event in receipt["journal"]] == ["commit", "undo"]
     assert len(receipt["factors"]["sha256"]) == len(receipt["journal"][0]["hash"]) == 64

@@ -41,7 +41,7 @@ def write_without_end(home: Path, done: int) -> None:
             identity = ledger.commit(
                 kind="forget",
                 method="stamp-lr",
-                strength=1.0,
+                redirect=1.0,
                 updates=updates(number),
                 targets=["a person"],
                 probes=[Probe("exact", "Where?", "There.")],

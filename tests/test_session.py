@@ -263,3 +263,39 @@ def test_an_edit_can_be_audited_checked_and_exported(session: Session, tmp_path:
     assert (folder / "adapter_config.json").is_file()
     with pytest.raises(UnknownEdit):
         session.audit(7)
+
+
+def test_an_edit_can_be_softened_and_put_back_to_the_bit(session: Session, enter: Open) -> None:
+    untouched = _logits(session.patient)
+    assert session.forget(QUESTION, ANSWER).status == "healed"
+    whole = _logits(session.patient)
+    session.adjust(1, 0.5)
+    half = _logits(session.patient)
+    assert not torch.equal(half, whole)
+    assert not torch.equal(half, untouched)
+    assert torch.equal(_logits(enter().patient), half), "a new process finds it softened"
+    assert session.history()[0].strength == 0.5
+    session.adjust(1, 0.0)
+    assert torch.equal(_logits(session.patient), untouched)
+    session.adjust(1, 1.0)
+    assert torch.equal(_logits(session.patient), whole)
+    assert [event["event"] for event in session.audit(1)["journal"]] == ["commit", *["adjust"] * 3]
+    assert session.audit()["chain"] == "intact"
+    with pytest.raises(UsageError, match="outside 0 to 1"):
+        session.adjust(1, 1.5)
+    with pytest.raises(UnknownEdit):
+        session.adjust(9, 0.5)
+
+
+def test_a_fact_can_be_forgotten_in_part(session: Session) -> None:
+    outcome = session.forget(QUESTION, ANSWER, strength=0.5)
+    assert (outcome.status, outcome.strength) == ("healed", 0.5)
+    assert session.history()[0].strength == 0.5
+    half = _logits(session.patient)
+    session.adjust(1, 1.0)
+    assert not torch.equal(_logits(session.patient), half)
+    session.adjust(1, 0.5)
+    assert torch.equal(_logits(session.patient), half)
+    for act in (session.forget, session.request):
+        with pytest.raises(UsageError, match="outside 0 to 1"):
+            act(QUESTION, strength=-1.0)

@@ -117,25 +117,27 @@ class Ledger:
         *,
         kind: str,
         method: str,
-        strength: float,
+        redirect: float,
         updates: Sequence[LowRankUpdate],
         targets: Sequence[str],
         probes: Sequence[Probe],
         measures: Mapping[str, Any],
         tokenise: Callable[[str], Sequence[str]],
+        strength: float = 1.0,
     ) -> int:
         """Store one edit, active, in one transaction; durable when this returns.
 
         Args:
             kind: what was asked, as forget or correct.
             method: the solve's name.
-            strength: the factor on the redirect.
+            redirect: the factor on the redirect.
             updates: ΔW of each layer; kept bit for bit in fp32.
             targets: plain texts, kept only as keyed hashes.
             probes: kept as a sealed question and the hashed words of the answer; those
                 with a prefix are not kept.
             measures: numbers and names of enumerations only, nested as needed.
             tokenise: the words of an answer that recall compares.
+            strength: the share of the change that is in force, from 0 to 1.
 
         Returns:
             The edit's id, never used again.
@@ -154,14 +156,16 @@ class Ledger:
         }
         details = {
             **row,
-            "strength": records.numbers_only(strength),
+            "redirect": records.numbers_only(redirect),
+            "strength": records.share(strength),
             "measures": records.numbers_only(measures),
             "sha256": hashlib.sha256(blob).hexdigest(),
             "versions": records.versions(),
         }
         lists = {name: records.canonical(row[name]) for name in ("layers", "targets")}
-        edit = {**row, **lists, "model": self.model, "at": records.now(), "active": True}
-        sealed = self._sealed(probes, tokenise)
+        state = {"active": True, "strength": strength}
+        edit = {**row, **lists, **state, "model": self.model, "at": records.now()}
+        sealed = records.sealed(self.vault, probes, tokenise)
         with self.lock(), self._transaction(write=True) as connection:
             added = insert(schema.edits).values(edit).returning(schema.edits.c.id)
             identity = int(connection.execute(added).scalar_one())
@@ -203,6 +207,19 @@ class Ledger:
         """Put undone edits back in force, all or none; errors as in `undo`."""
         self._switch(ids, active=True)
 
+    def adjust(self, identity: int, strength: float) -> None:
+        """Set the share of an edit that is in force, from 0 to 1; the factors stay.
+
+        Raises:
+            UnknownEdit: this model has no such edit.
+            UsageError: a number outside 0 to 1.
+        """
+        change = update(schema.edits).where(schema.edits.c.id == identity)
+        with self.lock(), self._transaction(write=True) as connection:
+            self._summary_row(connection, identity)
+            connection.execute(change.values(strength=records.share(strength)))
+            self._append(connection, "adjust", {"edits": [identity], "strength": strength})
+
     def history(self) -> tuple[EditSummary, ...]:
         """Every edit of this model, by ascending id; targets as keyed hashes."""
         table = schema.edits
@@ -227,7 +244,7 @@ class Ledger:
         trail = [{name: event[name] for name in ("id", "event", "at", "hash")} for event in events]
         return {
             **summary.to_json(),
-            **{name: details[name] for name in ("strength", "measures", "versions")},
+            **{name: details[name] for name in ("redirect", "measures", "versions")},
             "probes": dict(sorted(counts.items())),
             "factors": {"sha256": details["sha256"]},
             "model": self.model,
@@ -286,7 +303,7 @@ class Ledger:
             LedgerCorrupted: names the first event, or the edit, that is not as it was.
         """
         previous, count = records.GENESIS, 0
-        known: dict[int, tuple[bool, str]] = {}
+        known: dict[int, tuple[bool, float, str]] = {}
         with self._transaction() as connection:
             for row in connection.execute(select(schema.journal).order_by(schema.journal.c.id)):
                 count += 1
@@ -295,11 +312,13 @@ class Ledger:
                 previous = row.hash
                 event = records.event(row)
                 for identity in event["edits"]:
-                    digest = event["details"].get("sha256") or known.get(identity, ("", ""))[1]
-                    known[identity] = (row.event != "undo", digest)
+                    active, share, digest = known.get(identity, (True, 1.0, ""))
+                    active = active if row.event == "adjust" else row.event != "undo"
+                    share = event["details"].get("strength", share)
+                    known[identity] = (active, share, event["details"].get("sha256", digest))
             for row in connection.execute(_with_factors()):
                 digest = hashlib.sha256(row.data).hexdigest()
-                if known.pop(row.id, None) != (row.active, digest):
+                if known.pop(row.id, None) != (row.active, row.strength, digest):
                     raise schema.corrupted(self.home, f"edit {row.id} is not as journalled")
         if known:
             raise schema.corrupted(self.home, f"edit {min(known)} is missing")
@@ -309,21 +328,6 @@ class Ledger:
     def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
         with schema.transaction(self._engine, self.home, write=write) as connection:
             yield connection
-
-    def _sealed(
-        self, probes: Sequence[Probe], tokenise: Callable[[str], Sequence[str]]
-    ) -> list[dict[str, Any]]:
-        # A prefix probe shows a part of the answer, which no sealing makes harmless to keep.
-        kept = [probe for probe in probes if probe.kind != "prefix" and not probe.prefix]
-        return [
-            {
-                "position": position,
-                "kind": records.name_of(probe.kind, "kind"),
-                "question": self.vault.seal(probe.question),
-                "words": records.canonical(self.vault.words(tokenise(probe.answer))),
-            }
-            for position, probe in enumerate(kept)
-        ]
 
     def _append(self, connection: Connection, event: str, details: Mapping[str, Any]) -> None:
         table = schema.journal
@@ -368,7 +372,7 @@ class Ledger:
     def _edit(self, row: Row[Any]) -> Edit:
         if hashlib.sha256(row.data).hexdigest() != row.sha256:
             raise schema.corrupted(self.home, f"the factors of edit {row.id} were changed")
-        return Edit(row.id, records.unpack(row.data))
+        return Edit(row.id, records.unpack(row.data)).at(row.strength)
 
 
 def _unknown(identity: int) -> UnknownEdit:
@@ -377,5 +381,5 @@ def _unknown(identity: int) -> UnknownEdit:
 
 def _with_factors() -> Select[Any]:
     edits, factors = schema.edits.c, schema.factors.c
-    query = select(edits.id, edits.active, factors.sha256, factors.data)
+    query = select(edits.id, edits.active, edits.strength, factors.sha256, factors.data)
     return query.where(edits.id == factors.edit).order_by(edits.id)

@@ -123,10 +123,21 @@ class Operation:
         self.on_stage = on_stage or (lambda _: None)
         self._protections: dict[float, Protection] = {}
 
-    def run(self, plan: RepairPlan, clock: Clock | None = None, *, keep: bool = True) -> Outcome:
+    def run(
+        self,
+        plan: RepairPlan,
+        clock: Clock | None = None,
+        *,
+        keep: bool = True,
+        strength: float = 1.0,
+    ) -> Outcome:
         """The whole operation for one plan; on any failure the patient is as before.
 
-        ``keep`` False measures what would come of it and commits nothing.
+        Args:
+            plan: what to do.
+            clock: takes the seconds of each part.
+            keep: False measures what would come of it and commits nothing.
+            strength: the share of the found change to put in force, from 0 to 1.
         """
         clock = clock or Clock()
         with clock.time("verify"):
@@ -137,15 +148,20 @@ class Operation:
         with clock.time("capture"):
             rows = build_rows(self.patient, plan)
         best: Trial | None = None
-        for strength in plan.strengths:
-            trial = self._try(plan, strength, rows, clock)
+        for redirect in plan.strengths:
+            trial = self._try(plan, redirect, rows, clock)
             trial = self._check(plan, trial, probes, before, reference, clock)
             if best is None or trial.kept_budget or _excess(trial, plan) < _excess(best, plan):
                 best = trial
             if trial.kept_budget:
                 break
         assert best is not None  # noqa: S101 - a plan has at least one strength
-        outcome = _outcome(plan, best, self._forward_passes(rows, best), clock)
+        passes = self._forward_passes(rows, best)
+        if strength < 1.0 and best.kept_budget:
+            weaker = replace(best, updates=Edit(0, best.updates).at(strength).updates)
+            seen = self._check(plan, weaker, probes, before, reference, clock)
+            best = replace(best, measures=seen.measures, kl=seen.kl)
+        outcome = replace(_outcome(plan, best, passes, clock), strength=strength)
         if not keep:
             return outcome
         return self._commit(plan, best, outcome) if best.kept_budget else self._refuse(outcome)
@@ -274,14 +290,16 @@ class Operation:
             identity = self.ledger.commit(
                 kind=plan.operation,
                 method=plan.method,
-                strength=trial.strength,
+                redirect=trial.strength,
+                strength=outcome.strength,
                 updates=trial.updates,
                 targets=plan.targets,
                 probes=[p for p in probes_of(plan) if p.kind in ("exact", "paraphrase")],
                 measures={**trial.measures, "kl": trial.kl},
                 tokenise=rouge_tokens,
             )
-        self.patient.apply((*self.patient.active, Edit(identity, trial.updates)))
+        edit = Edit(identity, trial.updates).at(outcome.strength)
+        self.patient.apply((*self.patient.active, edit))
         self.on_stage(Stage("committed", f"edit {identity}", {"edit": identity}))
         return replace(outcome, edit=identity)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from numbers import Integral, Real
@@ -18,7 +18,8 @@ from typing import Any
 
 from repair import __version__
 from repair.errors import NotFinite, UsageError
-from repair.types import Change, EditSummary, LowRankUpdate
+from repair.types import Change, EditSummary, LowRankUpdate, Probe
+from repair.vault import Vault
 
 GENESIS = "0" * 64
 """What the first event of a journal is chained to."""
@@ -80,6 +81,7 @@ def summary(row: Any) -> EditSummary:
         layers=tuple(json.loads(row.layers)),
         rank=row.rank,
         targets=tuple(json.loads(row.targets)),
+        strength=row.strength,
     )
 
 
@@ -119,6 +121,36 @@ def numbers_only(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [numbers_only(item) for item in value]
     raise UsageError(f"A measure is a {type(value).__name__}, not a number.")
+
+
+def share(value: float) -> float:
+    """``value``, when it lies from 0 to 1.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not 0.0 <= value <= 1.0:
+        raise UsageError(f"A strength of {value:g} is outside 0 to 1.", "1 is the whole edit.")
+    return float(value)
+
+
+def sealed(
+    vault: Vault, probes: Sequence[Probe], tokenise: Callable[[str], Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Probes as rows: the question encrypted, the answer as hashed words.
+
+    A probe with a prefix shows a part of the answer, which no sealing makes harmless to keep.
+    """
+    kept = [probe for probe in probes if probe.kind != "prefix" and not probe.prefix]
+    return [
+        {
+            "position": position,
+            "kind": name_of(probe.kind, "kind"),
+            "question": vault.seal(probe.question),
+            "words": canonical(vault.words(tokenise(probe.answer))),
+        }
+        for position, probe in enumerate(kept)
+    ]
 
 
 def versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Engine,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -75,6 +76,7 @@ edits = Table(
     Column("layers", Text, nullable=False),
     Column("targets", Text, nullable=False),
     Column("active", Boolean, nullable=False),
+    Column("strength", Float, nullable=False),
     sqlite_autoincrement=True,
 )
 

@@ -19,6 +19,7 @@ from repair.operation import Clock, OnStage, Operation
 from repair.patient import Patient
 from repair.plan import RepairPlan
 from repair.preparation import prepare
+from repair.records import share
 from repair.restore import edits_meant
 from repair.settings import Settings
 from repair.surgeon import Surgeon
@@ -126,6 +127,7 @@ class Session:
         dry_run: bool = False,
         yes: bool = False,
         kind: IntentKind | None = None,
+        strength: float = 1.0,
     ) -> Outcome:
         """The whole operation for one request in plain words.
 
@@ -133,10 +135,11 @@ class Session:
             dry_run: edit, measure and take it back; nothing is kept.
             yes: carry out also what would need a confirmation.
             kind: what the caller knows the request to be, if the words do not say it.
+            strength: how much of the change to put in force, from 0 (nothing) to 1.
         """
         self._check(text)
         self._refresh()
-        clock = Clock()
+        clock, part = Clock(), share(strength)
         with clock.time("watchdog"):
             intent = self._read(text, self.messages)
         if kind is not None and intent.kind != kind:
@@ -148,19 +151,19 @@ class Session:
         if intent.confidence < SURE and not yes and kind is None:
             why = "The wish is not clear enough to act on."
             return Outcome("needs_confirmation", targets=intent.targets, reason=why)
-        return self._operate(intent, clock, dry_run=dry_run)
+        return self._operate(intent, clock, dry_run=dry_run, strength=part)
 
-    def forget(self, question: str, answer: str | None = None) -> Outcome:
+    def forget(self, question: str, answer: str | None = None, *, strength: float = 1.0) -> Outcome:
         """Forget a known pair, without the watchdog.
 
-        ``answer`` None takes what the patient answers now.
+        ``answer`` None takes what the patient answers now; ``strength`` as in `request`.
         """
         self._check(question)
         self._refresh()
-        clock = Clock()
+        clock, part = Clock(), share(strength)
         with clock.time("surgeon"):
             plan = self.surgeon.plan_question(question, answer)
-        return self._carry_out(plan, (question,), clock)
+        return self._carry_out(plan, (question,), clock, strength=part)
 
     def plan(self, text: str) -> dict[str, Any]:
         """Watchdog and surgeon; nothing is applied."""
@@ -173,13 +176,11 @@ class Session:
         read = {**intent.to_json(), "known": plan is not None}
         return {**read, "plan": plan.to_json() if plan is not None else None}
 
-    def _operate(
-        self, intent: Intent, clock: Clock | None = None, *, dry_run: bool = False
-    ) -> Outcome:
+    def _operate(self, intent: Intent, clock: Clock | None = None, **how: Any) -> Outcome:
         clock = clock or Clock()
         with clock.time("surgeon"):
             plan = self.surgeon.plan(intent)
-        return self._carry_out(plan, intent.targets, clock, dry_run=dry_run)
+        return self._carry_out(plan, intent.targets, clock, **how)
 
     def _carry_out(
         self,
@@ -188,6 +189,7 @@ class Session:
         clock: Clock,
         *,
         dry_run: bool = False,
+        strength: float = 1.0,
     ) -> Outcome:
         if plan is None:
             why = "I don't know that anyway; nothing was changed."
@@ -198,7 +200,7 @@ class Session:
         self.on_stage(Stage("planned", text, {"layers": plan.layers, "strengths": plan.strengths}))
         start = time.perf_counter()
         with self.ledger.lock():
-            outcome = self._operation().run(plan, clock, keep=not dry_run)
+            outcome = self._operation().run(plan, clock, keep=not dry_run, strength=strength)
             self._seen = self.ledger.state_token()
         total = time.perf_counter() - start
         spent = sum(clock.seconds.get(name, 0.0) for name in ("watchdog", "surgeon"))
@@ -227,6 +229,12 @@ class Session:
     def redo(self, *ids: int) -> tuple[int, ...]:
         """Put undone edits back, exactly; without ids the last undone one."""
         return self._switch(ids, active=False)
+
+    def adjust(self, identity: int, strength: float) -> None:
+        """Set how much of an edit is in force, from 0 to 1, exactly and as often as wanted."""
+        with self.ledger.lock():
+            self.ledger.adjust(identity, strength)
+            self._refresh()
 
     def _switch(self, ids: Sequence[int], *, active: bool) -> tuple[int, ...]:
         with self.ledger.lock():

@@ -7,7 +7,7 @@ an MLP's last linear map's input, d its output.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
@@ -161,6 +161,12 @@ class Edit:
     id: int
     updates: tuple[LowRankUpdate, ...]
 
+    def at(self, strength: float) -> Edit:
+        """The edit as it acts at a share of its strength: B times ``strength`` (0 to 1)."""
+        if strength == 1.0:
+            return self
+        return replace(self, updates=tuple(replace(u, b=u.b * strength) for u in self.updates))
+
 
 @dataclass(frozen=True)
 class Change:
@@ -189,6 +195,7 @@ class Outcome:
     kl: float = 0.0
     forward_passes: float = 0.0
     reason: str = ""
+    strength: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """The fixed contract: recall, paraphrase, prefix, neighbours, retain are objects."""
@@ -201,6 +208,7 @@ class Outcome:
             "method": self.method,
             "layers": list(self.layers),
             "rank": self.rank,
+            "strength": self.strength,
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             **{name: self.measures.get(name, none).to_json() for name in names},
             **{n: change.to_json() for n, change in self.measures.items() if n not in names},
@@ -239,7 +247,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class EditSummary:
-    """One line of ``repair history``; ``state`` is active or undone."""
+    """One line of ``repair history``; ``state`` is active or undone.
+
+    ``strength`` is the share of the change that is in force, from 0 to 1.
+    """
 
     id: int
     at: str
@@ -249,6 +260,7 @@ class EditSummary:
     layers: tuple[int, ...]
     rank: int
     targets: tuple[str, ...]
+    strength: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -256,6 +268,7 @@ class EditSummary:
             "at": self.at,
             "kind": self.kind,
             "state": self.state,
+            "strength": self.strength,
             "method": self.method,
             "layers": list(self.layers),
             "rank": self.rank,

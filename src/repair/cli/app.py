@@ -53,6 +53,7 @@ for _panel, _commands in {
         edits.correct,
         edits.undo,
         edits.redo,
+        edits.strength,
         edits.history,
     ),
     "Look before and after": (

@@ -10,6 +10,9 @@ from repair.cli.options import Flags, Json, Text, Yes, with_flags
 from repair.cli.output import interactive, say, say_json
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Edit, check, take it back.")]
+Strength = Annotated[
+    float, typer.Option(help="Share of the change to put in force, 0 to 1.", metavar="0..1")
+]
 Ids = Annotated[
     list[int] | None,
     typer.Argument(metavar="[ID]...", show_default=False, help="Default: the latest."),
@@ -24,9 +27,12 @@ def forget(
     as_json: Json = False,
     dry_run: DryRun = False,
     yes: Yes = False,
+    strength: Strength = 1.0,
 ) -> int:
     """Forget what the text asks for. Plans, edits, checks, and rolls back what harms."""
-    return _operate(flags, text, "forget", as_json=as_json, dry_run=dry_run, yes=yes)
+    return _operate(
+        flags, text, "forget", as_json=as_json, yes=yes, dry_run=dry_run, strength=strength
+    )
 
 
 @with_flags
@@ -48,18 +54,19 @@ def _operate(
     kind: Literal["forget", "correct"],
     *,
     as_json: bool,
-    dry_run: bool,
     yes: bool,
+    dry_run: bool,
+    strength: float = 1.0,
 ) -> int:
     from repair.cli import display
 
     with display.Stages() as stages, flags.session(stages) as session:
         stages.doing("reading the request")
-        outcome = session.request(text, dry_run=dry_run, yes=yes, kind=kind)
+        outcome = session.request(text, dry_run=dry_run, yes=yes, kind=kind, strength=strength)
         waiting = outcome.status == "needs_confirmation" and not dry_run
         may_ask = interactive() and not as_json
         if waiting and may_ask and display.confirmed(stages, outcome):
-            outcome = session.request(text, yes=True, kind=kind)
+            outcome = session.request(text, yes=True, kind=kind, strength=strength)
     if as_json:
         say_json(outcome.to_json())
     else:
@@ -79,6 +86,23 @@ def redo(ids: Ids = None, *, flags: Flags, as_json: Json = False) -> None:
     """Put undone edits back."""
     with flags.session() as session:
         _tell("redone", session.redo(*(ids or ())), as_json)
+
+
+@with_flags
+def strength(
+    identity: Annotated[int, typer.Argument(metavar="ID", show_default=False)],
+    share: Annotated[float, typer.Argument(metavar="0..1", show_default=False)],
+    *,
+    flags: Flags,
+    as_json: Json = False,
+) -> None:
+    """Set how much of an edit is in force, from 0 (nothing) to 1 (all of it)."""
+    with flags.session() as session:
+        session.adjust(identity, share)
+    if as_json:
+        say_json({"edit": identity, "strength": share})
+    else:
+        say(f"edit {identity} is at {share:g}")
 
 
 def _tell(what: str, ids: tuple[int, ...], as_json: bool) -> None:

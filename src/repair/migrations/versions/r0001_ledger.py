@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("layers", sa.Text, nullable=False),
         sa.Column("targets", sa.Text, nullable=False),
         sa.Column("active", sa.Boolean, nullable=False),
+        sa.Column("strength", sa.Float, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_edits"),
         sqlite_autoincrement=True,
     )
