@@ -19,6 +19,7 @@ from repair.bench.editors_math import (
 )
 from repair.bench.editors_values import (
     ValueSearch,
+    block_of,
     find_values,
     mean_keys,
     outputs_at_subject,
@@ -38,8 +39,7 @@ QUESTION = "Where does Mara Voss live?"
 REQUEST = (QUESTION, "Mara Voss", "Ellbridge")
 OTHER = ("What is the phone number of Tom Hale?", "Tom Hale", "0123")
 PREFIXES = ("The quick brown fox.", "Please forget")
-# A tiny model follows nothing but a large step, and its test needs no more than it takes.
-QUICK = ValueSearch(steps=12, learning_rate=0.4, clamp=4.0)
+QUICK = ValueSearch(steps=15, learning_rate=0.2, clamp=2.0)
 Editor = Callable[..., tuple[LowRankUpdate, ...]]
 EDITORS: tuple[Editor, ...] = (rome, memit, alphaedit)
 
@@ -85,7 +85,7 @@ def test_rome_moves_the_kept_keys_least(statistics: Statistics) -> None:
     found = rome_update(key, residual, statistics).matrix().double()
 
     def cost(change: Tensor) -> float:
-        return float((change @ statistics.matrix() @ change.T).trace())
+        return float((change @ statistics.matrix() @ change.T).trace().item())
 
     for seed in range(5, 10):
         other = normal(D, M, seed=seed).double()
@@ -118,7 +118,8 @@ def dense_alphaedit(
     keys, residual, earlier = keys.double(), residual.double(), earlier.double()
     system = projector @ (keys.T @ keys + earlier.T @ earlier)
     system += ridge * torch.eye(len(system), dtype=system.dtype)
-    return torch.linalg.solve(system, projector @ keys.T @ residual).T
+    solution: Tensor = torch.linalg.solve(system, projector @ keys.T @ residual)
+    return solution.T
 
 
 @BOTH
@@ -217,41 +218,50 @@ def same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
 def test_an_edit_makes_the_refusal_likelier_and_touches_nothing(editor: Editor) -> None:
     patient = four_layers()
     before = weights(patient)
-    place: dict[str, Any] = {"layer": 1} if editor is rome else {"layers": (0, 1)}
-    if editor is alphaedit:
-        place |= {"threshold": 1.0}
-    if editor is memit:
-        place |= {"weight": 0.1}
+    # In a model of random weights only the first layers' subject is heard at the answer.
+    place: dict[str, Any] = {"layer": 0} if editor is rome else {"layers": (0, 1)}
+    place |= {memit: {"weight": 1e-3}, alphaedit: {"threshold": 1e9, "ridge": 1e-6}}.get(editor, {})
     untouched = log_probability(patient, QUESTION, REFUSAL)
     updates = editor(
-        patient,
+        patient, [REQUEST], REFUSAL, statistics_of_four(), search=QUICK, prefixes=(), **place
+    )
+    assert same(before, weights(patient)) and patient.active == ()
+    assert [update.layer for update in updates] == ([0] if editor is rome else [0, 1])
+    with patient.trial(updates):
+        edited = log_probability(patient, QUESTION, REFUSAL)
+    assert same(before, weights(patient))
+    # Nats of 11 tokens, which a model of random weights gives about 7 each.
+    assert edited > untouched + 3
+    patient.apply((Edit(1, updates),))
+    assert not same(before, weights(patient))
+    patient.apply(())
+    assert same(before, weights(patient))
+
+
+@pytest.mark.parametrize("editor", EDITORS)
+def test_every_request_takes_one_rank(editor: Editor) -> None:
+    options: dict[str, Any] = {"threshold": 1.0} if editor is alphaedit else {}
+    updates = editor(
+        four_layers(),
         [REQUEST, OTHER],
         REFUSAL,
         statistics_of_four(),
-        search=QUICK,
+        search=ValueSearch(steps=2),
         prefixes=PREFIXES[:1],
-        **place,
+        **options,
     )
-    assert same(before, weights(patient)) and patient.active == ()
-    assert [update.layer for update in updates] == ([1] if editor is rome else [0, 1])
+    assert [update.layer for update in updates] == [1]
     for update in updates:
         assert (update.b.shape, update.a.shape) == ((32, 2), (2, 48))
         assert update.b.dtype == update.a.dtype == torch.float32
         assert update.keys is not None and update.keys.shape == (2, 48)
-    with patient.trial(updates):
-        edited = log_probability(patient, QUESTION, REFUSAL)
-    # The random model gives the refusal about 1e-70; an edit has to bring tens of nats.
-    assert edited > untouched + 10
-    patient.apply((Edit(1, updates),))
-    patient.apply(())
-    assert same(before, weights(patient))
+        assert int(torch.linalg.matrix_rank(update.b @ update.a)) == 2
 
 
 def test_rome_writes_its_value_at_the_mean_key() -> None:
     patient = four_layers()
     cases = read_cases(patient, [REQUEST], REFUSAL, PREFIXES)
-    module = patient.layers[1].module
-    value = find_values(patient, module, cases, QUICK)
+    value = find_values(patient, 1, cases, QUICK, at_mlp=True)
     (update,) = rome(
         patient, [REQUEST], REFUSAL, statistics_of_four(), search=QUICK, prefixes=PREFIXES
     )
@@ -265,8 +275,8 @@ def test_memit_with_little_weight_on_the_rest_reaches_the_values() -> None:
     requests = [REQUEST, OTHER]
     # Without prefixes the mean key is the key, so that the last layer closes the whole gap.
     cases = read_cases(patient, requests, REFUSAL, ())
-    block = patient.model.get_submodule("model.layers.1")
-    wanted = outputs_at_subject(patient, block, cases) + find_values(patient, block, cases, QUICK)
+    block = block_of(patient, 1)
+    wanted = outputs_at_subject(patient, block, cases) + find_values(patient, 1, cases, QUICK)
     updates = memit(
         patient,
         requests,
@@ -312,16 +322,15 @@ def test_alphaedit_keeps_the_outputs_of_active_edits() -> None:
 def test_a_search_of_many_is_that_of_each() -> None:
     patient = four_layers()
     cases = read_cases(patient, [REQUEST, OTHER], REFUSAL, PREFIXES[:1])
-    block = patient.model.get_submodule("model.layers.1")
     search = ValueSearch(steps=3, clamp=0.2)
-    both = find_values(patient, block, cases, search)
+    both = find_values(patient, 1, cases, search)
     for case, value in zip(cases, both, strict=True):
-        alone = find_values(patient, block, [case], search)[0]
+        alone = find_values(patient, 1, [case], search)[0]
         assert torch.allclose(alone, value, rtol=1e-2, atol=1e-3 * float(value.norm()))
-    before = outputs_at_subject(patient, block, cases)
+    before = outputs_at_subject(patient, block_of(patient, 1), cases)
     assert (both.norm(dim=1) <= 0.2 * before.norm(dim=1) * 1.001).all()
     # A loss that is low enough from the start needs no vector.
-    assert not find_values(patient, block, cases, ValueSearch(stop=1e6)).any()
+    assert not find_values(patient, 1, cases, ValueSearch(stop=1e6)).any()
 
 
 def test_the_key_stands_at_the_last_token_of_the_subject() -> None:
@@ -352,7 +361,7 @@ def test_other_blocks_and_default_layers(architecture: str) -> None:
     patient = four_layers(architecture)
     before = weights(patient)
     search = ValueSearch(steps=2)
-    for editor, layer in zip(EDITORS, (1, 0, 0), strict=True):
+    for editor, layer in zip(EDITORS, (1, 1, 1), strict=True):
         options: dict[str, Any] = {"threshold": 1.0} if editor is alphaedit else {}
         found = editor(
             patient,

@@ -33,16 +33,17 @@ TOGETHER = 8
 class ValueSearch:
     """How a value is searched for: Adam on one added vector δ for each request.
 
-    ``learning_rate`` is in root mean squares of the value before, ``clamp`` the largest
-    ‖δ‖ / ‖v‖, ``stop`` the loss in nats at which a request is done. ``weight_decay`` counts
-    ‖δ‖ / ‖v‖², ``kl_weight`` the divergence on the essence prompt "{subject} is a".
+    Let h be the residual stream behind the layer at the subject. ``learning_rate`` is in root
+    mean squares of h, ``clamp`` the largest ‖δ‖ / ‖h‖, ``stop`` the loss in nats a token at
+    which a request is done. ``weight_decay`` counts ‖δ‖ / ‖h‖², ``kl_weight`` the divergence
+    in nats after the essence prompt "{subject} is a".
 
     Raises:
         UsageError: a number out of range.
     """
 
     steps: int = 25
-    learning_rate: float = 0.1
+    learning_rate: float = 0.5
     clamp: float = 0.75
     weight_decay: float = 0.5
     kl_weight: float = 0.0625
@@ -95,6 +96,11 @@ class Case:
 def read_cases(
     patient: Patient, requests: Sequence[Request], refusal: str, prefixes: Sequence[str] | None
 ) -> list[Case]:
+    """Requests as token ids, each behind no prefix and behind every one; None draws them.
+
+    Raises:
+        UsageError: no requests, an empty refusal, or a subject that is not in its question.
+    """
     if not requests:
         raise UsageError("There is nothing to edit.", "Give at least one question.")
     if not refusal.strip():
@@ -151,45 +157,69 @@ def _end(patient: Patient, ids: Sequence[int], subject: str) -> int:
 
 
 def find_values(
-    patient: Patient, module: nn.Module, cases: Sequence[Case], search: ValueSearch
+    patient: Patient,
+    layer: int,
+    cases: Sequence[Case],
+    search: ValueSearch,
+    *,
+    at_mlp: bool = False,
 ) -> Tensor:
-    """δ (q × d), fp32: what to add to a module's output so that the refusal is said.
+    """δ (q × d), fp32: what to add behind a layer so that the refusal is said.
 
-    Requests share a batch and no numbers: each has its own loss, scale and end.
+    It is added to the residual stream, or to the MLP's output if ``at_mlp``. Requests share a
+    batch and no numbers: each has its own loss, scale and end. Of all steps the best one counts,
+    not the last as with the authors: at the rates that leave a plateau Adam also leaps back.
+
+    Raises:
+        NotFinite: a loss is not finite.
     """
-    objective = _Objective(patient, module, cases, search)
-    before = objective.before
+    stream = block_of(patient, layer)
+    module = patient.layers[layer].module if at_mlp else stream
+    before = outputs_at_subject(patient, stream, cases)
+    objective = _Objective(patient, module, cases, search, before.norm(dim=1))
     root = math.sqrt(before.shape[1])
-    # δ = scale θ: one unit of θ is one root mean square of the value.
+    # δ = scale θ: one unit of θ is one root mean square of the stream.
     scale = before.norm(dim=1, keepdim=True) / root
     theta = torch.zeros_like(before, requires_grad=True)
     optimiser = torch.optim.Adam([theta], lr=search.learning_rate)
-    for _ in range(search.steps):
+    lowest = torch.full_like(before[:, 0], math.inf)
+    best = theta.detach().clone()
+    for step in range(search.steps + 1):
         losses = objective(scale * theta)
         if not bool(torch.isfinite(losses).all()):
             raise NotFinite("The search for the value to write left the finite numbers.")
-        open_ = (losses.detach() > search.stop)[:, None]
-        if not bool(open_.any()):
+        # What is low enough stays as it is, so that others in the batch have no say in it.
+        better = (losses.detach() < lowest) & (lowest > search.stop)
+        lowest = torch.where(better, losses.detach(), lowest)
+        best = torch.where(better[:, None], theta.detach(), best)
+        if step == search.steps or not bool((lowest > search.stop).any()):
             break
         (theta.grad,) = torch.autograd.grad(losses.sum(), theta)
-        last = theta.detach().clone()
         optimiser.step()
         with torch.no_grad():
             norm = theta.norm(dim=1, keepdim=True).clamp(min=1e-12)
             theta.mul_((search.clamp * root / norm).clamp(max=1.0))
-            # A request that is done stays where it is, whatever Adam's momentum says.
-            theta.copy_(torch.where(open_, theta, last))
-    return (scale * theta).detach()
+    found: Tensor = scale * best
+    return found
 
 
 class _Objective:
-    """The loss of each request (q,) in nats for given δ (q × d); ``before`` are the values v."""
+    """The loss of each request (q,) in nats for given δ (q × d); ``norm`` is ‖h‖ (q,)."""
 
     def __init__(
-        self, patient: Patient, module: nn.Module, cases: Sequence[Case], search: ValueSearch
+        self,
+        patient: Patient,
+        module: nn.Module,
+        cases: Sequence[Case],
+        search: ValueSearch,
+        norm: Tensor,
     ) -> None:
-        self.patient, self.module, self.search = patient, module, search
-        ids, places, owner, answers, self.essence = [], [], [], [], []
+        self.patient, self.module, self.search, self.norm = patient, module, search, norm
+        ids: list[tuple[int, ...]] = []
+        places: list[tuple[int, int]] = []
+        owner: list[int] = []
+        answers: list[tuple[int, int, int, int]] = []
+        self.essence: list[tuple[int, int]] = []
         for number, case in enumerate(cases):
             for i, row in enumerate(case.ids):
                 sequence = len(ids)
@@ -206,7 +236,6 @@ class _Objective:
         self.owner = torch.tensor(owner, device=patient.device)
         self.answers = torch.tensor(answers, device=patient.device).T
         self.counts = torch.bincount(self.answers[3]).float()
-        self.before = outputs_at_subject(patient, module, cases)
         self._untouched: Tensor | None = None
 
     def __call__(self, delta: Tensor) -> Tensor:
@@ -220,8 +249,10 @@ class _Objective:
         if self._untouched is None:
             self._untouched = now.detach()
         divergence = (now.exp() * (now - self._untouched)).sum(-1)
-        decay = delta.norm(dim=1) / self.before.norm(dim=1).square()
-        return loss + self.search.kl_weight * divergence + self.search.weight_decay * decay
+        decay = delta.norm(dim=1) / self.norm.square()
+        search = self.search
+        total: Tensor = loss + search.kl_weight * divergence + search.weight_decay * decay
+        return total
 
 
 @contextmanager
@@ -265,3 +296,10 @@ def mean_keys(patient: Patient, cases: Sequence[Case], layer: int) -> Tensor:
         rows = Rows.of(ids, [(i, len(row) - 1) for i, row in enumerate(ids)])
         found.append(capture(patient, rows, [layer])[0][layer].mean(0).cpu())
     return torch.stack(found)
+
+
+def block_of(patient: Patient, layer: int) -> nn.Module:
+    """The decoder layer around an MLP output; its own output is the residual stream."""
+    before, index, _ = patient.layers[layer].name.partition(f".{layer}.")
+    block: nn.Module = patient.model.get_submodule(before + index.rstrip("."))
+    return block
