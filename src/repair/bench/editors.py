@@ -18,7 +18,7 @@ Where we leave the authors' code, and why:
 
 Tried on the embedded patient with four facts, two of persons and two of hazards, neither MEMIT
 nor AlphaEdit got a person's fact refused, and both hazards were. The closed forms wrote what
-the search had found; within the bound the search found no vector at those names that says the
+the search had found; even at a bound of 2 it found no vector at those names that says the
 refusal. Layers, λ, ridge and bound are there to be tuned.
 """
 
