@@ -23,8 +23,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("activations", "verify", "ledger vault schema records migrations", "adapter"),
         (
             "watchdog requests utterance targets phrases phrases_more",
-            "surgeon phrasebook retain restore",
-            "operation preparation rows writing earlier",
+            "surgeon phrasebook discover retain restore",
+            "operation preparation rows writing earlier budget",
         ),
         ("session", "bench"),
         ("cli __main__",),

@@ -145,8 +145,8 @@ def test_an_edit_outside_its_budget_leaves_the_patient_and_the_ledger_as_they_we
     before, active = weights(tiny_patient), tiny_patient.active
     plan = make_plan(budget=NONE, strengths=(0.5, 1.0, 2.0))
     outcome, stages = run(tiny_patient, plan, ledger)
-    assert (outcome.status, outcome.edit) == ("rolled_back", None)
-    assert outcome.reason.startswith("Rolled back: ")
+    assert (outcome.status, outcome.edit) == ("needs_confirmation", None)
+    assert outcome.reason.startswith("It would cost too much: ")
     assert "nats" in outcome.reason
     assert outcome.kl > 0
     assert [stage.name for stage in stages] == ["edited", "checked"] * 3 + ["rolled back"]
@@ -161,7 +161,7 @@ def test_the_first_edit_outside_its_budget_leaves_an_empty_ledger(
 ) -> None:
     before = weights(tiny_patient)
     outcome, _ = run(tiny_patient, make_plan(budget=NONE), ledger)
-    assert outcome.status == "rolled_back"
+    assert outcome.status == "needs_confirmation"
     assert same(weights(tiny_patient), before)
     assert (tiny_patient.active, ledger.history(), ledger.active()) == ((), (), ())
     assert [event["event"] for event in ledger.journal()] == ["rolled_back"]
@@ -174,19 +174,30 @@ def test_the_first_strength_within_the_budget_is_taken(tiny_patient: Patient) ->
 
 
 @pytest.mark.parametrize(
-    ("budget", "word"),
+    ("budget", "status", "word"),
     [
-        (replace(WIDE, forget=-1.0), "recall is still"),
-        (replace(WIDE, kl=0.0), "divergence"),
+        (replace(WIDE, forget=-1.0), "rolled_back", "recall is still"),
+        (replace(WIDE, kl=0.0), "needs_confirmation", "divergence"),
+        (replace(WIDE, forget=-1.0, kl=0.0), "rolled_back", "divergence"),
     ],
-    ids=["forget", "kl"],
+    ids=["forget", "kl", "both"],
 )
 def test_the_reason_names_what_of_the_budget_was_broken(
-    tiny_patient: Patient, budget: Budget, word: str
+    tiny_patient: Patient, budget: Budget, status: str, word: str
 ) -> None:
     outcome, _ = run(tiny_patient, make_plan(budget=budget))
-    assert outcome.status == "rolled_back"
+    assert outcome.status == status
     assert word in outcome.reason
+
+
+def test_a_price_can_be_accepted_but_what_is_not_forgotten_cannot(tiny_patient: Patient) -> None:
+    costly, useless = make_plan(budget=NONE), make_plan(budget=replace(WIDE, forget=-1.0))
+    operation = Operation(tiny_patient, preparation())
+    assert operation.run(useless, accept=True).status == "rolled_back"
+    assert tiny_patient.active == ()
+    outcome = operation.run(costly, accept=True)
+    assert (outcome.status, outcome.edit, outcome.reason) == ("healed", 1, "")
+    assert len(tiny_patient.active) == 1
 
 
 def _spoilt(which: str) -> Preparation:

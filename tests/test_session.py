@@ -207,11 +207,11 @@ def test_a_dry_run_leaves_nothing(session: Session) -> None:
     assert len(session.messages) == 2
 
 
-def test_an_edit_that_is_rolled_back_says_so_and_leaves_nothing(session: Session) -> None:
+def test_an_edit_that_costs_too_much_says_so_and_leaves_nothing(session: Session) -> None:
     before = _logits(session.patient)
     session.surgeon = surgeon(session.patient, NONE)
     outcome = session.forget(QUESTION, ANSWER)
-    assert outcome.status == "rolled_back"
+    assert outcome.status == "needs_confirmation"
     assert "nats" in outcome.reason
     assert torch.equal(_logits(session.patient), before)
     assert session.history() == ()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from repair.activations import edit_in_one_pass
+from repair.budget import by_kind, changes, costs, excess, forgotten
 from repair.earlier import Protection
 from repair.errors import NotFinite
 from repair.ledger import Ledger
@@ -31,13 +32,12 @@ from repair.stamp import (
     stamp,
     stamp_low_rank,
 )
-from repair.types import Budget, Change, Edit, LowRankUpdate, Outcome, Probe, Stage
+from repair.types import Change, Edit, LowRankUpdate, Outcome, Probe, Stage, Status
 from repair.verify import (
     Reference,
     ask,
     mean_kl,
     prefix_probe,
-    recall,
     reference_logits,
     rouge_tokens,
 )
@@ -75,11 +75,17 @@ class Trial:
     seconds: float
     measures: Mapping[str, Change] = field(default_factory=dict)
     kl: float = 0.0
-    complaint: str = ""
+    left: tuple[str, ...] = ()
+    costs: tuple[str, ...] = ()
 
     @property
     def kept_budget(self) -> bool:
-        return not self.complaint
+        return not self.left and not self.costs
+
+    @property
+    def complaint(self) -> str:
+        """What of the budget is broken, in one sentence."""
+        return "; ".join((*self.left, *self.costs))
 
 
 def probes_of(plan: RepairPlan) -> list[Probe]:
@@ -130,6 +136,7 @@ class Operation:
         *,
         keep: bool = True,
         strength: float = 1.0,
+        accept: bool = False,
     ) -> Outcome:
         """The whole operation for one plan; on any failure the patient is as before.
 
@@ -138,6 +145,7 @@ class Operation:
             clock: takes the seconds of each part.
             keep: False measures what would come of it and commits nothing.
             strength: the share of the found change to put in force, from 0 to 1.
+            accept: put in force also what forgets and costs more than the budget allows.
         """
         clock = clock or Clock()
         with clock.time("verify"):
@@ -151,20 +159,21 @@ class Operation:
         for redirect in plan.strengths:
             trial = self._try(plan, redirect, rows, clock)
             trial = self._check(plan, trial, probes, before, reference, clock)
-            if best is None or trial.kept_budget or _excess(trial, plan) < _excess(best, plan):
+            if best is None or _rank(trial, plan) < _rank(best, plan):
                 best = trial
             if trial.kept_budget:
                 break
         assert best is not None  # noqa: S101 - a plan has at least one strength
         passes = self._forward_passes(rows, best)
-        if strength < 1.0 and best.kept_budget:
+        good = best.kept_budget or (accept and not best.left)
+        if strength < 1.0 and good:
             weaker = replace(best, updates=Edit(0, best.updates).at(strength).updates)
             seen = self._check(plan, weaker, probes, before, reference, clock)
             best = replace(best, measures=seen.measures, kl=seen.kl)
-        outcome = replace(_outcome(plan, best, passes, clock), strength=strength)
+        outcome = replace(_outcome(plan, best, passes, clock, accept=accept), strength=strength)
         if not keep:
             return outcome
-        return self._commit(plan, best, outcome) if best.kept_budget else self._refuse(outcome)
+        return self._commit(plan, best, outcome) if good else self._refuse(outcome)
 
     def solve(self, plan: RepairPlan, strength: float, rows: EditRows) -> tuple[LowRankUpdate, ...]:
         """ΔW of every layer of the plan, from one forward pass over the rows."""
@@ -241,7 +250,7 @@ class Operation:
     def _before(self, probes: Sequence[Probe]) -> dict[str, list[float]]:
         """Recalls before the edit; neighbours and retain sample are what the patient just said."""
         asked = [p for p in probes if p.kind not in ("neighbour", "retain")]
-        before = _by_kind(asked, ask(self.patient, asked, max_new_tokens=MAX_ANSWER_TOKENS))
+        before = by_kind(asked, ask(self.patient, asked, max_new_tokens=MAX_ANSWER_TOKENS))
         for probe in probes:
             if probe.kind in ("neighbour", "retain"):
                 before.setdefault(probe.kind, []).append(1.0)
@@ -272,11 +281,14 @@ class Operation:
                 kl = mean_kl(self.patient, reference) if reference else 0.0
             except NotFinite:
                 kl = float("inf")
-        measures = _changes(before, _by_kind(probes, replies))
-        complaint = _complaint(plan, measures, kl)
+        measures = changes(before, by_kind(probes, replies))
+        left = tuple(forgotten(plan.budget, measures))
+        cost = tuple(costs(plan.budget, measures, kl))
+        checked = replace(trial, measures=measures, kl=kl, left=left, costs=cost)
         shown = {name: (change.before, change.after) for name, change in measures.items()}
-        self.on_stage(Stage("checked", complaint or "within the budget", {**shown, "kl": kl}))
-        return replace(trial, measures=measures, kl=kl, complaint=complaint)
+        text = checked.complaint or "within the budget"
+        self.on_stage(Stage("checked", text, {**shown, "kl": kl}))
+        return checked
 
     def _forward_passes(self, rows: EditRows, trial: Trial) -> float:
         """The edit's time as a multiple of one plain forward pass over the same tokens."""
@@ -310,80 +322,24 @@ class Operation:
         return outcome
 
 
-def _by_kind(probes: Sequence[Probe], replies: Sequence[str]) -> dict[str, list[float]]:
-    """Recalls of the replies, in the order of the probes, per kind of probe."""
-    values: dict[str, list[float]] = {}
-    for probe, reply in zip(probes, replies, strict=True):
-        values.setdefault(probe.kind, []).append(recall(probe, reply))
-    return values
+def _rank(trial: Trial, plan: RepairPlan) -> tuple[bool, bool, float]:
+    """The lower the better: within the budget, else forgotten at a cost, else nearest."""
+    outside = excess(plan.budget, trial.measures, trial.kl)
+    return not trial.kept_budget, bool(trial.left), outside
 
 
-_NAMES = {
-    "exact": "recall",
-    "paraphrase": "paraphrase",
-    "prefix": "prefix",
-    "neighbour": "neighbours",
-    "retain": "retain",
-    "replacement": "replacement",
-}
-
-
-def _changes(
-    before: Mapping[str, list[float]], after: Mapping[str, list[float]]
-) -> dict[str, Change]:
-    return {
-        _NAMES[kind]: Change(
-            sum(values) / len(values), sum(after[kind]) / len(after[kind]), len(values)
-        )
-        for kind, values in before.items()
-    }
-
-
-def _most(budget: Budget) -> dict[str, float]:
-    """The highest recall of what is to be forgotten, by measure."""
-    return {"recall": budget.forget, "paraphrase": budget.forget, "prefix": budget.prefix}
-
-
-def _complaint(plan: RepairPlan, measures: Mapping[str, Change], kl: float) -> str:
-    """What of the budget is broken, in one sentence; empty when nothing is."""
-    budget, broken = plan.budget, []
-    for name, most in _most(budget).items():
-        change = measures.get(name)
-        if change is not None and change.after > most:
-            broken.append(f"{name} is still {change.after:.2f} (at most {most:g})")
-    for name, least in (("neighbours", budget.neighbours), ("retain", budget.retain)):
-        change = measures.get(name)
-        if change is not None and change.after < least * change.before:
-            broken.append(
-                f"{name} fell from {change.before:.2f} to {change.after:.2f}"
-                f" (at least {least:g} of it)"
-            )
-    spoken = measures.get("replacement")
-    if spoken is not None and spoken.after < budget.replacement:
-        least = budget.replacement
-        broken.append(f"the given answer is spoken to {spoken.after:.2f} (at least {least:g})")
-    if kl > budget.kl:
-        broken.append(f"the divergence is {kl:.2f} nats (at most {budget.kl:g})")
-    return "; ".join(broken)
-
-
-def _excess(trial: Trial, plan: RepairPlan) -> float:
-    """How far a trial is outside its budget, all parts added."""
-    budget, total = plan.budget, 0.0
-    for name, change in trial.measures.items():
-        if name in _most(budget):
-            total += max(0.0, change.after - _most(budget)[name])
-        elif name in ("neighbours", "retain"):
-            least = budget.neighbours if name == "neighbours" else budget.retain
-            total += max(0.0, least * change.before - change.after)
-        elif name == "replacement":
-            total += max(0.0, budget.replacement - change.after)
-    return total + max(0.0, trial.kl - budget.kl)
-
-
-def _outcome(plan: RepairPlan, trial: Trial, passes: float, clock: Clock) -> Outcome:
+def _outcome(
+    plan: RepairPlan, trial: Trial, passes: float, clock: Clock, *, accept: bool
+) -> Outcome:
+    status: Status = "healed"
+    reason = ""
+    if trial.left:
+        status, reason = "rolled_back", f"Rolled back: {trial.complaint}."
+    elif trial.costs and not accept:
+        # It would forget; whether that is worth its price is for a person to say.
+        status, reason = "needs_confirmation", f"It would cost too much: {trial.complaint}."
     return Outcome(
-        status="healed" if trial.kept_budget else "rolled_back",
+        status=status,
         targets=plan.targets,
         method=plan.method,
         layers=plan.layers,
@@ -392,5 +348,5 @@ def _outcome(plan: RepairPlan, trial: Trial, passes: float, clock: Clock) -> Out
         measures=trial.measures,
         kl=trial.kl,
         forward_passes=passes,
-        reason="" if trial.kept_budget else f"Rolled back: {trial.complaint}.",
+        reason=reason,
     )

@@ -6,6 +6,7 @@ any of them.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from repair.records import share
 from repair.restore import edits_meant
 from repair.settings import Settings
 from repair.surgeon import Surgeon
-from repair.types import EditSummary, Intent, IntentKind, Message, Outcome, Stage, Turn
+from repair.types import Budget, EditSummary, Intent, IntentKind, Message, Outcome, Stage, Turn
 from repair.verify import lcs_recall, rouge_l_recall, rouge_tokens
 from repair.watchdog import Watchdog
 
@@ -60,6 +61,7 @@ class Session:
         self.on_stage: OnStage = on_stage or (lambda _: None)
         self._watchdog: Watchdog | None = None
         self._surgery: Operation | None = None
+        self._waiting: Intent | None = None
         self._seen = -1
         self._refresh()
 
@@ -92,6 +94,10 @@ class Session:
         self._check(text)
         self._refresh()
         intent = self._read(text, self.messages)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and _YES.fullmatch(text.strip()):
+            outcome = self._operate(waiting, accept=True)
+            return Turn(_spoken(outcome, waiting), waiting, outcome)
         if intent.kind == "none" or intent.confidence < SURE:
             return self._talk(text, intent)
         if intent.kind == "restore":
@@ -101,6 +107,8 @@ class Session:
         if intent.kind == "correct" and not intent.replacement:
             return Turn("What is right instead? Please say it in one sentence.", intent)
         outcome = self._operate(intent)
+        if outcome.status == "needs_confirmation":
+            self._waiting = intent
         return Turn(_spoken(outcome, intent), intent, outcome)
 
     def _talk(self, text: str, intent: Intent) -> Turn:
@@ -128,14 +136,17 @@ class Session:
         yes: bool = False,
         kind: IntentKind | None = None,
         strength: float = 1.0,
+        budget: Budget | None = None,
     ) -> Outcome:
         """The whole operation for one request in plain words.
 
         Args:
             dry_run: edit, measure and take it back; nothing is kept.
-            yes: carry out also what would need a confirmation.
+            yes: carry out also what would need a confirmation: a wish that is not clear, or
+                an edit that forgets and costs more than the budget allows.
             kind: what the caller knows the request to be, if the words do not say it.
             strength: how much of the change to put in force, from 0 (nothing) to 1.
+            budget: what it may cost; the session's own if not given.
         """
         self._check(text)
         self._refresh()
@@ -151,7 +162,8 @@ class Session:
         if intent.confidence < SURE and not yes and kind is None:
             why = "The wish is not clear enough to act on."
             return Outcome("needs_confirmation", targets=intent.targets, reason=why)
-        return self._operate(intent, clock, dry_run=dry_run, strength=part)
+        how = {"dry_run": dry_run, "strength": part, "accept": yes}
+        return self._operate(intent, clock, budget=budget, **how)
 
     def forget(self, question: str, answer: str | None = None, *, strength: float = 1.0) -> Outcome:
         """Forget a known pair, without the watchdog.
@@ -176,10 +188,19 @@ class Session:
         read = {**intent.to_json(), "known": plan is not None}
         return {**read, "plan": plan.to_json() if plan is not None else None}
 
-    def _operate(self, intent: Intent, clock: Clock | None = None, **how: Any) -> Outcome:
+    def _operate(
+        self,
+        intent: Intent,
+        clock: Clock | None = None,
+        *,
+        budget: Budget | None = None,
+        **how: Any,
+    ) -> Outcome:
         clock = clock or Clock()
         with clock.time("surgeon"):
             plan = self.surgeon.plan(intent)
+        if plan is not None and budget is not None:
+            plan = plan.model_copy(update={"budget": budget})
         return self._carry_out(plan, intent.targets, clock, **how)
 
     def _carry_out(
@@ -190,6 +211,7 @@ class Session:
         *,
         dry_run: bool = False,
         strength: float = 1.0,
+        accept: bool = False,
     ) -> Outcome:
         if plan is None:
             why = "I don't know that anyway; nothing was changed."
@@ -200,7 +222,9 @@ class Session:
         self.on_stage(Stage("planned", text, {"layers": plan.layers, "strengths": plan.strengths}))
         start = time.perf_counter()
         with self.ledger.lock():
-            outcome = self._operation().run(plan, clock, keep=not dry_run, strength=strength)
+            outcome = self._operation().run(
+                plan, clock, keep=not dry_run, strength=strength, accept=accept
+            )
             self._seen = self.ledger.state_token()
         total = time.perf_counter() - start
         spent = sum(clock.seconds.get(name, 0.0) for name in ("watchdog", "surgeon"))
@@ -340,9 +364,18 @@ class Session:
             self._seen = token
 
 
+_YES = re.compile(
+    r"(?:yes|yeah|yep|ok(?:ay)?|sure|go ahead|do it|ja|oui|s[ií]|sim|tak|好|はい)"
+    r"(?:[,\s]+(?:please|go ahead|do it(?: anyway)?|forget it anyway))*[.!]*",
+    re.IGNORECASE,
+)
+
+
 def _spoken(outcome: Outcome, intent: Intent) -> str:
     """What an operation came to, as a reply."""
     if outcome.status == "healed":
         done = "I have corrected that." if intent.kind == "correct" else "I no longer know that."
         return f"{done} (edit {outcome.edit}; undo brings it back)"
+    if outcome.status == "needs_confirmation":
+        return f"{outcome.reason} Say yes to do it all the same."
     return outcome.reason

@@ -11,19 +11,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from repair.catalogue import STANDINS, TOPICS, Topic, topics
+from repair.discover import Category, category, discover
 from repair.errors import UsageError
 from repair.patient import Patient
 from repair.phrasebook import Reading, read, whole_subject
 from repair.plan import MAX_ANSWER_TOKENS, MAX_TEXT, RepairPlan
 from repair.refusals import is_refusal
 from repair.retain import RETAIN_QUESTIONS
-from repair.types import Budget, Intent, KnownFact, Method
+from repair.types import Budget, Intent, KnownFact, Message, Method
 from repair.verify import lcs_recall, rouge_tokens
 
 # Wordings of a topic that stand in the edit's rows; the others only verify.
 ROW_WORDINGS = 6
 # Two answers agree when one holds this share of the other's words, in order.
 AGREEMENT = 0.8
+ASK_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,13 @@ class Surgeon:
         )
 
     def ask(self, questions: Sequence[str]) -> list[str]:
-        """One answer each, in one batch and without history."""
-        batch = [[{"role": "user", "content": q}] for q in questions]
-        return self.patient.replies(batch, max_new_tokens=MAX_ANSWER_TOKENS)  # type: ignore[arg-type]
+        """One answer each, without history."""
+        replies: list[str] = []
+        for start in range(0, len(questions), ASK_BATCH):
+            group = questions[start : start + ASK_BATCH]
+            batch: list[list[Message]] = [[{"role": "user", "content": q}] for q in group]
+            replies += self.patient.replies(batch, max_new_tokens=MAX_ANSWER_TOKENS)
+        return replies
 
     def neighbours(self, facts: Sequence[KnownFact]) -> tuple[KnownFact, ...]:
         """Everything else the patient says about the same subjects."""
@@ -172,6 +178,9 @@ class Surgeon:
 
     def _known(self, target: str) -> list[KnownFact]:
         """What the patient knows of one target: the first reading that it answers."""
+        many = category(target)
+        if many is not None:
+            return self._members(many)
         subject = whole_subject(target) or target
         if whole_subject(target) is not None or _is_name(target):
             # Only the kind that the patient says most about: to ask what a person is built
@@ -186,6 +195,16 @@ class Surgeon:
             if fact is not None:
                 return [fact]
         return self._literal(target)
+
+    def _members(self, many: Category) -> list[KnownFact]:
+        """All that the patient knows of every subject of a category."""
+        found: list[KnownFact] = []
+        for kind in many.kinds:
+            subjects = discover(self.patient, kind)
+            known = self._answered([(s, t) for s in subjects for t in topics(kind)])
+            members = {f.subject for f in known if many.fits(f.answer) or many.fits(f.subject)}
+            found += [f for f in known if f.subject in members]
+        return found
 
     def _confirmed(self, reading: Reading) -> KnownFact | None:
         """A reading as a fact, if most of its wordings get one and the same answer."""

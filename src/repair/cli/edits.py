@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from dataclasses import fields
+from typing import Annotated, Any, Literal
 
 import typer
 
 from repair.cli.options import Flags, Json, Text, Yes, with_flags
 from repair.cli.output import interactive, say, say_json
+from repair.errors import UsageError
+from repair.types import Budget
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Edit, check, take it back.")]
 Strength = Annotated[
     float, typer.Option(help="Share of the change to put in force, 0 to 1.", metavar="0..1")
+]
+Allowance = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="NAME=VALUE",
+        show_default=False,
+        help="What it may cost: forget, prefix, neighbours, retain, kl or replacement.",
+    ),
 ]
 Ids = Annotated[
     list[int] | None,
@@ -28,11 +41,11 @@ def forget(
     dry_run: DryRun = False,
     yes: Yes = False,
     strength: Strength = 1.0,
+    budget: Allowance = None,
 ) -> int:
     """Forget what the text asks for. Plans, edits, checks, and rolls back what harms."""
-    return _operate(
-        flags, text, "forget", as_json=as_json, yes=yes, dry_run=dry_run, strength=strength
-    )
+    how = {"strength": strength, "budget": _budget(budget)}
+    return _operate(flags, text, "forget", as_json=as_json, dry_run=dry_run, yes=yes, **how)
 
 
 @with_flags
@@ -43,9 +56,31 @@ def correct(
     as_json: Json = False,
     dry_run: DryRun = False,
     yes: Yes = False,
+    budget: Allowance = None,
 ) -> int:
     """Replace a wrong fact by the one the text gives."""
-    return _operate(flags, text, "correct", as_json=as_json, dry_run=dry_run, yes=yes)
+    how = {"budget": _budget(budget)}
+    return _operate(flags, text, "correct", as_json=as_json, dry_run=dry_run, yes=yes, **how)
+
+
+def _budget(given: list[str] | None) -> Budget | None:
+    """The default budget with the given parts replaced; None when none is given."""
+    if not given:
+        return None
+    names = {field.name for field in fields(Budget)}
+    parts: dict[str, float] = {}
+    for item in given:
+        name, _, value = item.partition("=")
+        try:
+            parts[name.strip()] = float(value)
+        except ValueError:
+            parts[name.strip()] = math.nan
+        if name.strip() not in names or not parts[name.strip()] >= 0:
+            raise UsageError(
+                f"{item!r} is no part of a budget.",
+                f"Write NAME=VALUE with a name of {', '.join(sorted(names))}.",
+            )
+    return Budget(**parts)
 
 
 def _operate(
@@ -54,19 +89,19 @@ def _operate(
     kind: Literal["forget", "correct"],
     *,
     as_json: bool,
-    yes: bool,
     dry_run: bool,
-    strength: float = 1.0,
+    yes: bool,
+    **how: Any,
 ) -> int:
     from repair.cli import display
 
     with display.Stages() as stages, flags.session(stages) as session:
         stages.doing("reading the request")
-        outcome = session.request(text, dry_run=dry_run, yes=yes, kind=kind, strength=strength)
+        outcome = session.request(text, dry_run=dry_run, yes=yes, kind=kind, **how)
         waiting = outcome.status == "needs_confirmation" and not dry_run
         may_ask = interactive() and not as_json
         if waiting and may_ask and display.confirmed(stages, outcome):
-            outcome = session.request(text, yes=True, kind=kind, strength=strength)
+            outcome = session.request(text, yes=True, kind=kind, **how)
     if as_json:
         say_json(outcome.to_json())
     else:
