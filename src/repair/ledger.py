@@ -128,15 +128,13 @@ class Ledger:
         """Store one edit, active, in one transaction; durable when this returns.
 
         Args:
-            kind: what was asked, as forget or correct.
-            method: the solve's name.
-            redirect: the factor on the redirect.
-            updates: ΔW of each layer; kept bit for bit in fp32.
+            kind, method: names, as forget and stamp-lr.
+            redirect: its factor.
+            updates: ΔW of each layer, kept bit for bit in fp32.
             targets: plain texts, kept only as keyed hashes.
-            probes: kept as a sealed question and the hashed words of the answer; those
-                with a prefix are not kept.
-            measures: numbers and names of enumerations only, nested as needed.
-            tokenise: the words of an answer that recall compares.
+            probes: kept as sealed questions and hashed answers, but none with a prefix.
+            measures: numbers and names of enumerations only.
+            tokenise: gives the words that recall compares.
             strength: the share of the change that is in force, from 0 to 1.
 
         Returns:
@@ -162,9 +160,9 @@ class Ledger:
             "sha256": hashlib.sha256(blob).hexdigest(),
             "versions": records.versions(),
         }
-        lists = {name: records.canonical(row[name]) for name in ("layers", "targets")}
-        state = {"active": True, "strength": strength}
-        edit = {**row, **lists, **state, "model": self.model, "at": records.now()}
+        edit = {**row, "model": self.model, "at": records.now(), "active": True}
+        edit |= {name: records.canonical(row[name]) for name in ("layers", "targets")}
+        edit["strength"] = strength
         sealed = records.sealed(self.vault, probes, tokenise)
         with self.lock(), self._transaction(write=True) as connection:
             added = insert(schema.edits).values(edit).returning(schema.edits.c.id)
@@ -303,7 +301,7 @@ class Ledger:
             LedgerCorrupted: names the first event, or the edit, that is not as it was.
         """
         previous, count = records.GENESIS, 0
-        known: dict[int, tuple[bool, float, str]] = {}
+        known: dict[int, records.State] = {}
         with self._transaction() as connection:
             for row in connection.execute(select(schema.journal).order_by(schema.journal.c.id)):
                 count += 1
@@ -312,10 +310,7 @@ class Ledger:
                 previous = row.hash
                 event = records.event(row)
                 for identity in event["edits"]:
-                    active, share, digest = known.get(identity, (True, 1.0, ""))
-                    active = active if row.event == "adjust" else row.event != "undo"
-                    share = event["details"].get("strength", share)
-                    known[identity] = (active, share, event["details"].get("sha256", digest))
+                    known[identity] = records.replayed(event, known.get(identity))
             for row in connection.execute(_with_factors()):
                 digest = hashlib.sha256(row.data).hexdigest()
                 if known.pop(row.id, None) != (row.active, row.strength, digest):

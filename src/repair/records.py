@@ -21,6 +21,7 @@ from repair.errors import NotFinite, UsageError
 from repair.types import Change, EditSummary, LowRankUpdate, Probe
 from repair.vault import Vault
 
+State = tuple[bool, float, str]
 GENESIS = "0" * 64
 """What the first event of a journal is chained to."""
 
@@ -68,6 +69,15 @@ def event(row: Any) -> dict[str, Any]:
         "details": details,
         "hash": row.hash,
     }
+
+
+def replayed(event: Mapping[str, Any], before: State | None) -> State:
+    """The state of an edit after one of its events: active, strength, SHA-256 of its factors."""
+    active, strength, digest = before or (True, 1.0, "")
+    if event["event"] != "adjust":
+        active = event["event"] != "undo"
+    details = event["details"]
+    return active, details.get("strength", strength), details.get("sha256", digest)
 
 
 def summary(row: Any) -> EditSummary:
