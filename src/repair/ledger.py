@@ -137,8 +137,7 @@ class Ledger:
             tokenise: gives the words that recall compares.
             strength: the share of the change that is in force, from 0 to 1.
 
-        Returns:
-            The edit's id, never used again.
+        Returns the edit's id, never used again.
 
         Raises:
             UsageError: no updates, factors that do not fit, or text among the measures.
@@ -167,8 +166,8 @@ class Ledger:
         with self.lock(), self._transaction(write=True) as connection:
             added = insert(schema.edits).values(edit).returning(schema.edits.c.id)
             identity = int(connection.execute(added).scalar_one())
-            factors = {"edit": identity, "sha256": details["sha256"], "data": blob}
-            connection.execute(insert(schema.factors).values(factors))
+            stored = {"edit": identity, "sha256": details["sha256"], "data": blob}
+            connection.execute(insert(schema.factors).values(stored))
             for probe in sealed:
                 connection.execute(insert(schema.probes).values({"edit": identity, **probe}))
             self._append(connection, "commit", {"edits": [identity], **details})
