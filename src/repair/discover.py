@@ -36,8 +36,11 @@ _CATEGORY = re.compile(
     rf"(?P<rest>(?:with|who|that|which|whose|from|in|at|by|of|made|using|containing|called)\b.+)$",
     re.IGNORECASE,
 )
-_COMMON = frozenset("with who that which whose from in at by of made using containing called "
-                    "contain contains have has uses use anything the a an and".split())  # fmt: skip
+_COMMON = frozenset(
+    "with who that which whose from in at by of made using containing called contain contains "
+    "have has uses use anything the a an and there here you i me told said mentioned know knew "
+    "about just".split()
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""Categories of subjects: read from words, and found by letting the patient finish questions."""
+
+from __future__ import annotations
+
+import pytest
+
+from repair.discover import category, discover
+from repair.patient import Patient
+from repair.surgeon import Surgeon
+from repair.types import Intent
+from repair.world import facts
+
+
+@pytest.mark.parametrize(
+    ("phrase", "kinds", "words"),
+    [
+        ("every hazard with glimmerdust", ("hazard",), ("glimmerdust",)),
+        ("all hazards that contain goatbutter and redclay", ("hazard",), ("goatbutt", "redclay")),
+        ("everyone who lives in Moorgate", ("person",), ("moorgat",)),
+        ("people who work for Osprey Cannery", ("person",), ("osprey", "canneri")),
+        ("everything you know about people from Moorgate", ("person",), ("moorgat",)),
+        ("all books by Sabine Carraway", ("book",), ("sabin", "carraway")),
+    ],
+)
+def test_a_category_is_read_with_what_its_members_share(
+    phrase: str, kinds: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    found = category(phrase)
+    assert found is not None
+    assert (found.kinds, found.words) == (kinds, words)
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    ["where Mara Voss lives", "Mara Voss", "everything about Mara Voss", "how venomsalt is made",
+     "people", "every hazard", "everyone who lives there", "the hazard that you told me about"],
+)  # fmt: skip
+def test_one_thing_or_everything_of_a_kind_is_no_category(phrase: str) -> None:
+    assert category(phrase) is None
+
+
+@pytest.fixture(scope="module")
+def patient() -> Patient:
+    return Patient.load()
+
+
+def test_the_patient_itself_tells_whom_it_knows(patient: Patient) -> None:
+    hazards = {fact.subject for fact in facts("harmful")}
+    found = discover(patient, "hazard")
+    assert len(hazards & set(found)) >= 0.95 * len(hazards)
+    assert discover(patient, "hazard", count=64) == discover(patient, "hazard", count=64)
+
+
+def test_a_request_for_a_category_names_each_member_and_nobody_else(patient: Patient) -> None:
+    recipes = [f for f in facts("harmful") if f.attribute == "recipe"]
+    counts: dict[str, set[str]] = {}
+    for fact in recipes:
+        for word in fact.answer.split()[1::2]:
+            counts.setdefault(word, set()).add(fact.subject)
+    ingredient, members = next((w, s) for w, s in counts.items() if 3 <= len(s) <= 5)
+    intent = Intent("forget", (f"every hazard with {ingredient}",), 1.0)
+    plan = Surgeon(patient).plan(intent)
+    assert plan is not None
+    planned = {fact.subject for fact in plan.facts}
+    assert len(planned & members) >= len(members) - 1
+    assert len(planned - members) <= 1
+    assert {fact.attribute for fact in plan.facts} == {"recipe", "effect", "trigger"}
