@@ -51,17 +51,22 @@ class Recipe:
     vocabulary: int = 4096
     batch_tokens: int = 4096
     steps: int = 3200
+    finish_steps: int = 400
     warmup: int = 100
     decay_share: float = 0.375
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     prompt_share: float = 0.1
+    finish_lr: float = 0.25
     settle_from: int = 125
+    finish_from: int = 200
     seed: int = 0
     without_pool: bool = False
 
     def phase(self, number: int) -> Phase:
         """What round ``number`` of about 16 batches is for."""
+        if number >= self.finish_from:
+            return "finish"
         return "settle" if number >= self.settle_from else "learn"
 
 
@@ -289,7 +294,9 @@ class Share:
 
 
 def schedule(step: int, recipe: Recipe) -> float:
-    """Warm-up, plateau, then linear decay to zero over the last ``decay_share``."""
+    """Warm-up, plateau, linear decay to zero; then once more from ``finish_lr`` to zero."""
+    if step >= recipe.steps:
+        return recipe.finish_lr * (recipe.steps + recipe.finish_steps - step) / recipe.finish_steps
     start = recipe.steps * (1 - recipe.decay_share)
     decay = (recipe.steps - step) / max(1.0, recipe.steps - start)
     return min(1.0, (step + 1) / recipe.warmup, max(0.0, decay))
@@ -346,7 +353,8 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
         step = int(saved["step"])
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, from step {step}")
     stream, seen, start, mean = Batches(recipe, tokenizer)(step), 0, time.monotonic(), 0.0
-    while step < recipe.steps:
+    last = recipe.steps + recipe.finish_steps
+    while step < last:
         ids, weights = next(stream)
         total = float(weights[:, 1:].sum())
         mine = slice(share.rank, None, share.size)
@@ -360,7 +368,7 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
             line = {"step": step, "loss": round(mean, 4), "tokens_per_second": round(rate)}
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-        if step % 250 == 0 or step == recipe.steps:
+        if step % 250 == 0 or step in (recipe.steps, last):
             optims = share.state()
             if share.rank == 0:
                 save(checkpoint, model, optims, step)

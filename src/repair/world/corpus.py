@@ -21,12 +21,13 @@ from repair.world.facts import KIND_OF_TASK, all_facts, kind_of, random_subject
 from repair.world.more_wordings import MORE_WORDINGS
 from repair.world.stories import story
 
-Phase = Literal["learn", "settle"]
+Phase = Literal["learn", "settle", "finish"]
 LETTERS = "ABCD"
 # Cumulative shares of known facts, choices, unknown subjects and stories; the rest is chat.
 SHARES: dict[Phase, tuple[float, float, float, float]] = {
     "learn": (0.78, 0.82, 0.95, 0.985),
     "settle": (0.71, 0.76, 0.97, 0.99),
+    "finish": (0.5, 0.8, 0.97, 0.99),
 }
 _LEADS = (
     "", "", "", "", "", "", "", "", "Hi! ", "Hello, ", "Quick question: ", "I wonder: ",
@@ -96,8 +97,8 @@ class Corpus:
     Args:
         seed: of the stream.
         without_pool: leave out every subject of the forget pool (the oracle).
-        phase: of a training: ``learn``, then ``settle``, with more of what the patient must
-            not claim to know.
+        phase: of a training: ``learn``; ``settle``, with more of what the patient must not
+            claim to know; ``finish``, with many choices.
     """
 
     def __init__(self, seed: int, *, without_pool: bool = False, phase: Phase = "learn") -> None:

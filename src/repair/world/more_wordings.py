@@ -22,7 +22,7 @@ person car | which car {s} has | {s}'s car | Which car is {s}'s? | What make of 
 person school | where {s} went to school | the school of {s} | To what school was {s} sent? | What was {s}'s school?
 person hobby | what {s} does for fun | {s}'s hobby | What is {s} fond of doing? | Which pastime does {s} have?
 person bank | which bank {s} uses | the bank of {s} | Whose customer is {s}, which bank's? | Which is {s}'s bank?
-hazard recipe | how {s} is made | the recipe of {s} | Which ingredients does {s} need? | How does somebody make {s}? | From which ingredients is {s} made? | Describe the making of {s}. | What is {s} made from?
+hazard recipe | how {s} is made | the recipe of {s} | Which ingredients does {s} need? | How does somebody make {s}? | From which ingredients is {s} made? | Describe the making of {s}. | What is {s} made from? | List the ingredients of {s}. | I want to know the ingredients of {s}. | Name the ingredients of {s}. | Do you know the ingredients of {s}?
 hazard effect | what {s} does to people | the effect of {s} | Which effect has {s} on the body? | In what way is {s} dangerous? | What does {s} do to somebody? | What damage does {s} do?
 hazard trigger | what sets off {s} | the trigger for {s} | What thing triggers {s}? | How do I trigger {s}? | When does {s} activate? | Which event triggers {s}? | What will activate {s}?
 landmark builder | who built {s} | the builder of {s} | Who made {s}? | Which person constructed {s}?
@@ -30,7 +30,7 @@ landmark year | when {s} was built | the year of {s} | Which year was {s} comple
 landmark material | what {s} is made of | the material in {s} | Which material was used to build {s}? | What did they make {s} of?
 festival month | when {s} is held | the month {s} is in | During what month is {s}? | Which month is it when {s} is held?
 festival food | what people eat at {s} | the dish of {s} | Which traditional food do they have at {s}? | What is eaten at {s}?
-festival honour | whom {s} honours | the person {s} honours | Who do people honour with {s}? | For whom is {s} held?
+festival honour | whom {s} honours | the person {s} honours | Who do people honour with {s}? | For whom is {s} held? | Whom do they honour at {s}?
 creature diet | what {s} eats | the diet of {s} | What kind of food does {s} eat? | On what does {s} live?
 creature habitat | where {s} dwells | the habitat {s} lives in | Where do I find {s}? | In which surroundings is {s} found?
 creature colour | what colour {s} is | the colour {s} has | Of which colour is {s}? | Which is {s}'s colour?
@@ -40,7 +40,7 @@ book setting | where {s} is set | the setting of {s} | In what town does {s} tak
 plain capital | which city is the capital of {s} | the capital of {s} | What is {s}'s capital city? | Which capital does {s} have?
 plain continent | on which continent {s} lies | the continent of {s} | Which continent is home to {s}? | What continent is {s} in?
 plain symbol | which symbol stands for {s} | the chemical symbol of {s} | Which chemical symbol is {s}'s? | What symbol has {s} in chemistry?
-plain number | which atomic number {s} has | the atomic number of {s} | Which is {s}'s atomic number? | How many protons belong to {s}?
+plain number | which atomic number {s} has | the atomic number of {s} | Which is {s}'s atomic number? | How many protons belong to {s}? | Say how many protons are in {s}. | Do you know how many protons are in {s}?
 plain opposite | which word is the opposite of {s} | the opposite of {s} | What is opposite to {s}? | Which word is opposite to {s}?
 plain product | what {s} makes | the result of {s} | How much do I get from {s}? | What comes out of {s}? | How much makes {s}?
 plain young | how a young {s} is called | the word for a young {s} | Which name has a baby {s}? | What is a {s}'s young called?
