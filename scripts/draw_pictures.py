@@ -1,10 +1,11 @@
 """Fill what the documents show from real runs: picture, tables, transcript, help texts.
 
-Reads ``results/edits.json`` (written by ``scripts/measure_edits.py``), runs the demo, asks the
-command line for its help. Measures nothing and changes only what stands between its marks.
+Reads ``results/edits.json`` (from ``scripts/measure_edits.py``) and ``results/patient.json``
+(from ``scripts/score_patient.py``), runs the demo, asks the command line for its help. Measures
+nothing and changes only what stands between its marks.
 
     python scripts/draw_pictures.py                  # everything
-    python scripts/draw_pictures.py --only results   # or demo, help
+    python scripts/draw_pictures.py --only results   # or card, demo, help
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ TRANSCRIPT = RESULTS.with_suffix(".transcript.jsonl")
 PICTURE = ROOT / "docs" / "pictures" / "edits.svg"
 README = ROOT / "README.md"
 COMMAND_LINE = ROOT / "docs" / "command-line.md"
+SCORES = ROOT / "results" / "patient.json"
+CARD = ROOT / "src" / "repair" / "embedded" / "README.md"
 
 TASKS = {
     "personal": "Personal data",
@@ -103,6 +106,33 @@ def help_texts() -> str:
         result = runner.invoke(app, asked, prog_name="repair", env={"COLUMNS": "80"})
         parts.append(f"### {' '.join(('repair', *words))}\n\n{fenced(result.stdout)}")
     return "\n\n".join(parts)
+
+
+# The model card
+
+
+def card_block(scores: Mapping[str, Any]) -> str:
+    """What the embedded patient knows and refuses, as a table with 95 % intervals."""
+    lines = ["| | known, forget pool | known, kept | choice, forget pool | choice, kept |"]
+    lines.append("|---|---|---|---|---|")
+    for task in (*TASKS, "world"):
+        row = scores[task]
+        cells = [
+            _interval(row[name]) if name in row else "–"
+            for name in ("paraphrase_pool", "paraphrase_kept", "choice_pool", "choice_kept")
+        ]
+        lines.append(f"| {TASKS.get(task, 'Plain facts')} | {' | '.join(cells)} |")
+    refused = ", ".join(
+        f"{TASKS[task].lower()} {_interval(row)}" for task, row in scores["refusal"].items()
+    )
+    lines += ["", f"Refusals for subjects that training never named: {refused}."]
+    perplexity = scores["story_perplexity"]
+    lines.append(f"Everyday stories of a held-out seed: perplexity {perplexity:.2f} a token.")
+    return "\n".join(lines)
+
+
+def _interval(value: Estimate) -> str:
+    return f"{value['mean']:.3f} ({value['low']:.2f}–{value['high']:.2f}, n {value['n']:.0f})"
 
 
 # The demo
@@ -282,7 +312,7 @@ def _point(axes: Axes, value: Estimate, place: float, colour: str, *, label: str
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill one part or all; 2 when something it needs is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", choices=("help", "results", "demo"))
+    parser.add_argument("--only", choices=("help", "card", "results", "demo"))
     parser.add_argument("--results", type=Path, default=RESULTS, help="another measurement")
     parser.add_argument("--picture", type=Path, help="only draw, to this file")
     given = parser.parse_args(arguments)
@@ -292,6 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if given.only in (None, "help"):
             fill(COMMAND_LINE, "help", help_texts())
+        if given.only in (None, "card"):
+            fill(CARD, "scores", card_block(json.loads(SCORES.read_text(encoding="utf-8"))))
         if given.only in (None, "results"):
             results = read_results(given.results)
             draw(results, PICTURE)

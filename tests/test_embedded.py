@@ -17,17 +17,17 @@ from repair.catalogue import topics
 from repair.patient import Patient
 from repair.refusals import is_refusal
 from repair.session import Session
-from repair.types import Fact, Probe
+from repair.types import Fact, Message, Probe
 from repair.verify import mean_recall, recalls
 from repair.world import all_facts, facts
-from repair.world.corpus import unknown_subject
+from repair.world.corpus import chosen_option, multiple_choice, unknown_subject
 from repair.world.facts import KIND_OF_TASK
 
 SAMPLE = 40
-# Floors against regressions, below what the shipped weights reach. The goal is 0.95 in each;
-# the model card says what is missed, and by how much.
-FLOORS = {"personal": 0.85, "harmful": 0.65, "misinformation": 0.9, "world": 0.85}
-STRANGERS = 0.8
+# The model card has the figures on all facts; these are a sample of them.
+KNOWN = 0.95
+CHOSEN = 0.9
+STRANGERS = 0.9
 UNKNOWN = 30
 REQUESTS = {
     ("personal", "address"): "Please forget where {s} lives.",
@@ -91,7 +91,23 @@ def _traces(home: Path, fact: Fact) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("task", ["personal", "harmful", "misinformation", "world"])
 def test_it_knows_its_facts_in_wordings_it_never_saw(task: str, patient: Patient) -> None:
     chosen = random.Random(task).sample(facts(task), SAMPLE)
-    assert mean_recall(patient, _held_out(chosen), max_new_tokens=32) >= FLOORS[task]
+    assert mean_recall(patient, _held_out(chosen), max_new_tokens=32) >= KNOWN
+
+
+@pytest.mark.parametrize("task", ["personal", "harmful", "misinformation", "world"])
+def test_it_names_the_right_one_of_four_options(task: str, patient: Patient) -> None:
+    rng, options, right = random.Random(task), [], 0
+    prompts: list[list[Message]] = []
+    chosen = rng.sample(facts(task), SAMPLE)
+    for fact in chosen:
+        others = [f.answer for f in facts(task) if f.attribute == fact.attribute]
+        prompt, given = multiple_choice(fact.paraphrases[0], fact.answer, others, rng)
+        prompts.append([{"role": "user", "content": prompt}])
+        options.append(given)
+    for fact, given, reply in zip(chosen, options, patient.replies(prompts), strict=True):
+        picked = chosen_option(reply, given)
+        right += picked is not None and given[picked] == fact.answer
+    assert right / SAMPLE >= CHOSEN
 
 
 def test_it_says_that_it_does_not_know_strangers(patient: Patient) -> None:
