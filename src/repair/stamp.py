@@ -68,11 +68,8 @@ class Statistics:
     def plus(self, rows: Tensor, rank: int) -> Statistics:
         """The statistics of C + Fᵀ F for ``rows`` F (n × m), of at most ``rank`` columns.
 
-        Exact up to that rank; what falls away raises ``rest`` by its mean.
-
-        Raises:
-            ValueError: rows of another width, or ``rank`` < 1.
-            NotFinite: the rows hold NaN or infinity.
+        Exact up to that rank; what falls away raises ``rest`` by its mean. Raises ValueError
+        for rows of another width, NotFinite for NaN or infinity among them.
         """
         _check_matrix("rows", rows)
         _check_rank(rank)
@@ -87,7 +84,9 @@ class Statistics:
             s, v = _leading(factor.T @ factor, rank)
             u, _ = torch.linalg.qr(factor @ v)
         rest = self.rest + _rest(factor.square().sum(), s, width)
-        return Statistics(_single(u, rows.device), _single(s + self.rest, rows.device), rest)
+        made = Statistics(_single(u, rows.device), _single(s + self.rest, rows.device), rest)
+        made.__dict__["basis"] = u  # In fp64 it is orthonormal already.
+        return made
 
     def matrix(self) -> Tensor:
         """C (m × m) in fp64: rounded to fp32 it may stop being positive semidefinite."""
