@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from repair import earlier
 from repair.earlier import Protection
 from repair.errors import NotFinite
 from repair.stamp import Statistics, low_rank_statistics, sketch, stamp, stamp_low_rank
@@ -52,21 +53,27 @@ def test_a_sketch_stands_for_its_weighted_rows() -> None:
     assert sketch(keys, weights, 3).shape == (3, M)
 
 
-def test_edits_one_after_the_other_come_to_the_joint_solution() -> None:
+@pytest.mark.parametrize("waiting", [0, 384])
+def test_edits_one_after_the_other_come_to_the_joint_solution(
+    waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For fixed keys, recursive least squares is least squares over all rows."""
+    monkeypatch.setattr(earlier, "WAITING", waiting)
     first, second = draw(9, M, seed=5), draw(6, M, seed=6)
     want_first, want_second = draw(9, D, seed=7), draw(6, D, seed=8)
     weights = torch.rand(15) + 0.5
     protection = Protection({0: base()}, BETA)
 
     def solve(keys: Tensor, residual: Tensor, weight: Tensor, active: list[Edit]) -> Tensor:
+        kept = protection.kept(active)[0]
+        beside = len(kept.rows)
         return stamp_low_rank(
-            keys,
-            residual,
-            statistics=protection.statistics(active)[0],
+            torch.cat([keys, kept.rows]),
+            torch.cat([residual, torch.zeros(beside, D)]),
+            statistics=kept.statistics,
             beta=BETA,
             ridge=RIDGE,
-            weights=weight,
+            weights=torch.cat([weight, torch.ones(beside)]),
         ).matrix()
 
     one = solve(first, want_first, weights[:9], [])
@@ -84,22 +91,28 @@ def test_edits_one_after_the_other_come_to_the_joint_solution() -> None:
     assert torch.allclose(one + two, joint, atol=1e-4)
 
 
-def test_protection_follows_what_is_active() -> None:
+def moment(protection: Protection, active: list[Edit]) -> Tensor:
+    kept = protection.kept(active)[0]
+    rows = kept.rows.double()
+    return kept.statistics.matrix() + rows.T @ rows / BETA
+
+
+@pytest.mark.parametrize("waiting", [0, 384])
+def test_protection_follows_what_is_active(waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(earlier, "WAITING", waiting)
     protection = Protection({0: base()}, BETA)
     edits = [edit(n, draw(4, M, seed=10 + n), torch.ones(4)) for n in range(1, 4)]
-    fresh = Protection({0: base()}, BETA).statistics([edits[0], edits[2]])[0].matrix()
-    protection.statistics(edits[:2])
-    everything = protection.statistics(edits)[0].matrix()
+    fresh = moment(Protection({0: base()}, BETA), [edits[0], edits[2]])
+    moment(protection, edits[:2])
+    everything = moment(protection, edits)
     assert float(everything.trace()) > float(fresh.trace())
-    undone = protection.statistics([edits[0], edits[2]])[0].matrix()
-    assert torch.allclose(undone, fresh, atol=1e-8)
-    assert torch.equal(protection.statistics([])[0].matrix(), base().matrix())
+    assert torch.allclose(moment(protection, [edits[0], edits[2]]), fresh, atol=1e-6)
+    assert torch.equal(moment(protection, []), base().matrix())
 
 
 def test_an_edit_without_keys_protects_nothing() -> None:
     foreign = Edit(1, (LowRankUpdate(0, torch.zeros(D, 1), torch.zeros(1, M)),))
-    now = Protection({0: base()}, BETA).statistics([foreign])[0]
-    assert torch.equal(now.matrix(), base().matrix())
+    assert torch.equal(moment(Protection({0: base()}, BETA), [foreign]), base().matrix())
 
 
 def test_rows_that_do_not_fit_are_refused() -> None:

@@ -9,16 +9,26 @@ squares), at the cost of one edit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from repair.stamp import Statistics
 from repair.types import Edit
 
 # Columns of C at most: room for the model's own and for those of some hundred edits.
 RANK = 768
-# How many edits are taken in with one decomposition.
-TOGETHER = 32
+# Rows that wait before they are taken into C: a decomposition costs as much as several edits.
+WAITING = 384
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one layer has to leave alone: ``statistics``, and ``rows`` F (f × m) beside them."""
+
+    statistics: Statistics
+    rows: Tensor
 
 
 class Protection:
@@ -32,29 +42,34 @@ class Protection:
     def __init__(self, base: Mapping[int, Statistics], beta: float) -> None:
         self._base = dict(base)
         self._beta = beta
-        self._taken: tuple[int, ...] = ()
-        self._now = dict(base)
+        self._forget()
 
-    def statistics(self, active: Sequence[Edit]) -> Mapping[int, Statistics]:
+    def _forget(self) -> None:
+        self._taken: tuple[int, ...] = ()
+        self._now = {
+            layer: Kept(statistics, statistics.u.new_zeros(0, statistics.u.shape[0]))
+            for layer, statistics in self._base.items()
+        }
+
+    def kept(self, active: Sequence[Edit]) -> Mapping[int, Kept]:
         """By layer, with every edit of ``active`` protected; the last call's work is reused."""
         ids = tuple(edit.id for edit in active)
         if ids[: len(self._taken)] != self._taken:
-            self._taken, self._now = (), dict(self._base)
+            self._forget()
         fresh = active[len(self._taken) :]
-        for start in range(0, len(fresh), TOGETHER):
-            self._take(fresh[start : start + TOGETHER])
+        for layer, before in self._now.items():
+            rows = [before.rows]
+            for edit in fresh:
+                rows += [u.keys for u in edit.updates if u.layer == layer and u.keys is not None]
+            if len(rows) > 1:
+                self._now[layer] = self._gathered(
+                    before.statistics, torch.cat([r.to(before.rows) for r in rows])
+                )
         self._taken = ids
         return self._now
 
-    def _take(self, edits: Sequence[Edit]) -> None:
-        for layer, statistics in self._now.items():
-            rows = [
-                update.keys
-                for edit in edits
-                for update in edit.updates
-                if update.layer == layer and update.keys is not None
-            ]
-            if rows and self._beta > 0:
-                scaled = torch.cat(rows).to(statistics.u) / self._beta**0.5
-                width = statistics.u.shape[0]
-                self._now[layer] = statistics.plus(scaled, min(RANK, width))
+    def _gathered(self, statistics: Statistics, rows: Tensor) -> Kept:
+        if len(rows) <= WAITING or self._beta == 0:
+            return Kept(statistics, rows)
+        grown = statistics.plus(rows / self._beta**0.5, min(RANK, rows.shape[1]))
+        return Kept(grown, rows[:0])

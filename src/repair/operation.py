@@ -16,7 +16,7 @@ from torch import Tensor
 
 from repair.activations import edit_in_one_pass
 from repair.budget import by_kind, changes, costs, excess, forgotten
-from repair.earlier import Protection
+from repair.earlier import Kept, Protection
 from repair.errors import NotFinite
 from repair.ledger import Ledger
 from repair.patient import Patient
@@ -25,7 +25,6 @@ from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows, build_write_rows
 from repair.stamp import (
     LowRank,
-    Statistics,
     compress,
     paper_form,
     sketch,
@@ -213,8 +212,11 @@ class Operation:
     def _layer_solution(
         self, plan: RepairPlan, layer: int, keys: Tensor, residual: Tensor, weights: Tensor
     ) -> LowRank:
-        statistics = self._statistics(plan.beta)[layer]
-        weights = weights.to(keys.device)
+        kept = self._kept(plan.beta)[layer]
+        statistics, beside = kept.statistics, kept.rows.to(keys.device)
+        keys = torch.cat([keys, beside])
+        residual = torch.cat([residual, residual.new_zeros(len(beside), residual.shape[1])])
+        weights = torch.cat([weights.to(keys.device), weights.new_ones(len(beside)).to(keys)])
         if plan.method == "stamp-lr":
             low = stamp_low_rank(
                 keys,
@@ -241,11 +243,11 @@ class Operation:
         identity = torch.eye(delta.shape[0], device=delta.device)
         return compress(identity, delta, plan.rank)
 
-    def _statistics(self, beta: float) -> Mapping[int, Statistics]:
+    def _kept(self, beta: float) -> Mapping[int, Kept]:
         """What is to be left alone by layer: the model's own keys and the active edits' rows."""
         if beta not in self._protections:
             self._protections[beta] = Protection(self.preparation.statistics, beta)
-        return self._protections[beta].statistics(self.patient.active)
+        return self._protections[beta].kept(self.patient.active)
 
     def _before(self, probes: Sequence[Probe]) -> dict[str, list[float]]:
         """Recalls before the edit; neighbours and retain sample are what the patient just said."""
