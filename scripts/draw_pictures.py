@@ -111,6 +111,19 @@ def help_texts() -> str:
 # The model card
 
 
+def read_scores(path: Path) -> dict[str, Any]:
+    """What ``scripts/score_patient.py`` wrote.
+
+    Raises:
+        UsageError: it has not been run.
+    """
+    if not path.is_file():
+        command = f"python scripts/score_patient.py --out {path.relative_to(ROOT)}"
+        raise UsageError(f"There is no {path.name}.", f"Run `{command}`.")
+    scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return scores
+
+
 def card_block(scores: Mapping[str, Any]) -> str:
     """What the embedded patient knows and refuses, as a table with 95 % intervals."""
     lines = ["| | known, forget pool | known, kept | choice, forget pool | choice, kept |"]
@@ -323,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.only in (None, "help"):
             fill(COMMAND_LINE, "help", help_texts())
         if given.only in (None, "card"):
-            fill(CARD, "scores", card_block(json.loads(SCORES.read_text(encoding="utf-8"))))
+            fill(CARD, "scores", card_block(read_scores(SCORES)))
         if given.only in (None, "results"):
             results = read_results(given.results)
             draw(results, PICTURE)

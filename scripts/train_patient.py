@@ -51,7 +51,7 @@ class Recipe:
     vocabulary: int = 4096
     batch_tokens: int = 4096
     steps: int = 3200
-    finish_steps: int = 800
+    finish_steps: int = 400
     warmup: int = 100
     decay_share: float = 0.375
     muon_lr: float = 0.02

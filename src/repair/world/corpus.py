@@ -27,7 +27,7 @@ LETTERS = "ABCD"
 SHARES: dict[Phase, tuple[float, float, float, float]] = {
     "learn": (0.78, 0.82, 0.95, 0.985),
     "settle": (0.71, 0.76, 0.97, 0.99),
-    "finish": (0.54, 0.82, 0.97, 0.99),
+    "finish": (0.5, 0.8, 0.97, 0.99),
 }
 _LEADS = (
     "", "", "", "", "", "", "", "", "Hi! ", "Hello, ", "Quick question: ", "I wonder: ",
@@ -121,7 +121,7 @@ class Corpus:
             "personal": 0.41,
             "harmful": 0.13,
             "misinformation": 0.11,
-            "world": 0.2 if phase == "finish" else 0.11,
+            "world": 0.11,
         }
         self.tasks, self.weights = tuple(shares), tuple(shares.values())
 
