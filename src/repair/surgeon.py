@@ -202,9 +202,19 @@ class Surgeon:
         for kind in many.kinds:
             subjects = discover(self.patient, kind)
             known = self._answered([(s, t) for s in subjects for t in topics(kind)])
-            members = {f.subject for f in known if many.fits(f.answer) or many.fits(f.subject)}
+            members = {f.subject for f in known if self._belongs(f, many)}
             found += [f for f in known if f.subject in members]
         return found
+
+    def _belongs(self, fact: KnownFact, many: Category) -> bool:
+        """Whether a fact makes its subject a member, in most wordings: names may be made up."""
+        if many.fits(fact.subject):
+            return True
+        if not many.fits(fact.answer):
+            return False
+        topic = next(t for t in TOPICS if t.attribute == fact.attribute)
+        confirmed = self._confirmed(Reading(topic, fact.subject, 1.0))
+        return confirmed is not None and many.fits(confirmed.answer)
 
     def _confirmed(self, reading: Reading) -> KnownFact | None:
         """A reading as a fact, if most of its wordings get one and the same answer."""
