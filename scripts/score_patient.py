@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.nn import functional as F
-
+from repair.bench.suite import story_perplexity
 from repair.catalogue import topics
 from repair.patient import Patient
 from repair.refusals import is_refusal
@@ -70,20 +68,6 @@ def refusals(patient: Patient, rng: random.Random, count: int) -> dict[str, Scor
     return scores
 
 
-def perplexity(patient: Patient, count: int) -> float:
-    """Of held-out stories, given their requests: exp of the mean nats a token."""
-    total, tokens = 0.0, 0
-    pairs = held_out_stories(count)
-    for start in range(0, count, 32):
-        encoded = [patient.encode(user(q), a) for q, a in pairs[start : start + 32]]
-        logits = patient.forward([ids for ids, _ in encoded])
-        for row, (ids, begin) in enumerate(encoded):
-            target = logits.new_tensor(ids[begin:]).long()
-            nll = F.cross_entropy(logits[row, begin - 1 : len(ids) - 1], target, reduction="sum")
-            total, tokens = total + float(nll), tokens + len(target)
-    return math.exp(total / tokens)
-
-
 def score(patient: Patient, per_task: int, seed: int) -> dict[str, object]:
     rng = random.Random(seed)
     result: dict[str, object] = {"model": patient.content_hash}
@@ -103,7 +87,7 @@ def score(patient: Patient, per_task: int, seed: int) -> dict[str, object]:
             row[f"choice_{name}"] = summary(choices(patient, chosen, rng))
         result[task] = row
     result["refusal"] = refusals(patient, rng, per_task)
-    result["story_perplexity"] = round(perplexity(patient, 200), 3)
+    result["story_perplexity"] = round(story_perplexity(patient, held_out_stories(200)), 3)
     return result
 
 

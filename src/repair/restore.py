@@ -8,7 +8,7 @@ be all there is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from repair.ledger import Ledger
 from repair.phrasebook import read, whole_subject
@@ -33,9 +33,10 @@ def edits_meant(targets: Iterable[str], ledger: Ledger) -> tuple[int, ...]:
             continue
         tag = ledger.vault.tag(target)
         tagged = {edit.id for edit in active if tag in edit.targets}
-        wanted |= tagged or {
-            edit.id for edit in active if _asked(target, _questions(ledger, edit.id))
-        }
+        if not tagged:
+            asks = _asking(target)
+            tagged = {e.id for e in active if any(map(asks, _questions(ledger, e.id)))}
+        wanted |= tagged
     return tuple(sorted(wanted))
 
 
@@ -49,12 +50,12 @@ def _topic(text: str) -> tuple[str, str] | None:
     return (readings[0].subject.casefold(), readings[0].topic.attribute) if readings else None
 
 
-def _asked(target: str, questions: Sequence[str]) -> bool:
-    """Whether an edit's probes ask what the target names."""
+def _asking(target: str) -> Callable[[str], bool]:
+    """Whether a question asks what the target names."""
     topic = _topic(target)
     if topic is not None:
-        return any(topic == _topic(question) for question in questions)
+        return lambda question: topic == _topic(question)
     # A bare name means all that was forgotten about it.
     subject = (whole_subject(target) or target.strip()).casefold()
     pattern = re.compile(rf"\b{re.escape(subject)}\b")
-    return len(subject.split()) <= 3 and any(pattern.search(q.casefold()) for q in questions)
+    return lambda question: len(subject.split()) <= 3 and bool(pattern.search(question.casefold()))

@@ -77,14 +77,14 @@ class Surgeon:
             )
         facts: list[KnownFact] = []
         for target in intent.targets:
-            facts += [f for f in self._known(target) if f.question not in _questions(facts)]
+            facts += [f for f in self.known(target) if f.question not in _questions(facts)]
         if intent.kind == "correct":
             facts = [replace(f, replacement=intent.replacement) for f in facts[:1]]
         return self.plan_facts(intent.targets, facts, correct=intent.kind == "correct")
 
     def plan_question(self, question: str, answer: str | None = None) -> RepairPlan | None:
         """The plan for a question in hand; ``answer`` is asked of the patient if not given."""
-        facts = self._known(question)
+        facts = self.known(question)
         if answer is not None:
             rewordings = facts[0].rewordings if facts else ()
             probes = facts[0].probes if facts else ()
@@ -176,7 +176,7 @@ class Surgeon:
             if answer and not is_refusal(answer)
         )
 
-    def _known(self, target: str) -> list[KnownFact]:
+    def known(self, target: str) -> list[KnownFact]:
         """What the patient knows of one target: the first reading that it answers."""
         many = category(target)
         if many is not None:

@@ -22,7 +22,7 @@ from repair.operation import Operation
 from repair.patient import Patient
 from repair.preparation import prepare
 from repair.surgeon import Surgeon
-from repair.types import Fact, KnownFact
+from repair.types import Fact
 from repair.verify import confidence_interval
 from repair.world import facts
 
@@ -162,10 +162,7 @@ class Scoreboard:
 
     def _edit(self, operation: Operation, chosen: Sequence[Fact]) -> str:
         """Plan and carry out one operation for these facts; its status."""
-        found: list[KnownFact] = []
-        for fact in chosen:
-            plan = self.surgeon.plan_question(fact.question)
-            found += list(plan.facts) if plan is not None else []
+        found = [known for fact in chosen for known in self.surgeon.known(fact.question)[:1]]
         plan = self.surgeon.plan_facts([f.question for f in chosen], found)
         return operation.run(plan).status if plan is not None else "unknown_fact"
 
