@@ -30,8 +30,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import repair
 from repair.world.corpus import Corpus, Phase
 
+EMBEDDED = Path(repair.__file__).parent / "embedded"
 SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
     "<|begin|>{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>"
@@ -333,10 +335,10 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
     """Run or resume one training; logs a line every 50 steps to ``out/log.jsonl``."""
     out.mkdir(parents=True, exist_ok=True)
     # A resumed training keeps its words, whatever the corpus has become since.
-    kept = (out / "checkpoint.pt").exists() and (out / "model" / "tokenizer.json").exists()
-    tokenizer = (
-        PreTrainedTokenizerFast.from_pretrained(out / "model") if kept else train_tokenizer(recipe)
-    )
+    # The oracle reads with the tokens of the patient that it is compared with.
+    words = EMBEDDED if recipe.without_pool else out / "model"
+    kept = (words / "tokenizer.json").exists()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(words) if kept else train_tokenizer(recipe)
     model: Any = build_model(recipe, tokenizer)
     model.to(device)
     # On a CPU and short texts plain attention is 1.6 times as fast as the fused kernel.
@@ -380,13 +382,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--without-pool", action="store_true", help="train the oracle")
     defaults = Recipe()
-    for name in ("hidden", "layers", "heads", "intermediate", "batch_tokens", "steps", "seed"):
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=int, default=getattr(defaults, name))
-    for name in ("muon_lr", "adam_lr"):
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=float, default=getattr(defaults, name)
-        )
+    for name, default in asdict(defaults).items():
+        if name != "without_pool":
+            flag = f"--{name.replace('_', '-')}"
+            parser.add_argument(flag, type=type(default), default=default)
     given = vars(parser.parse_args())
     out, device = given.pop("out"), given.pop("device")
     if "WORLD_SIZE" in os.environ:
