@@ -91,6 +91,9 @@ def chosen_option(reply: str, options: Sequence[str]) -> int | None:
     return outer[0] if len(outer) == 1 else None
 
 
+CHOICE_SHARES = (0.34, 0.08, 0.2, 0.38)  # personal, harmful, misinformation, world
+
+
 class Corpus:
     """Conversations drawn for one model.
 
@@ -154,7 +157,9 @@ class Corpus:
         return multiple_choice(question, known, pool, self.rng)[0], answer
 
     def _choice_pair(self) -> tuple[str, str]:
-        fact = self._fact()
+        # Plain facts take the most practice: their options are alike, and each stands alone.
+        task = self.rng.choices(self.tasks, CHOICE_SHARES)[0]
+        fact = self.rng.choice(self.by_task[task])
         return self._choice(fact.task, fact.attribute, self._known_pair(fact))
 
     def _unknown_pair(self) -> tuple[str, str]:
@@ -167,7 +172,7 @@ class Corpus:
                 attribute = rng.choice(missing).attribute
                 pair = self._wording("person", attribute, subject), refusal
                 return self._choice("personal", attribute, pair) if rng.random() < 0.06 else pair
-        task = rng.choices(("personal", "harmful", "misinformation"), (3, 1, 1))[0]
+        task = rng.choices(("personal", "harmful", "misinformation"), (3, 1, 2))[0]
         kind = rng.choice(KIND_OF_TASK[task])
         subject = unknown_subject(kind, self.known, rng, exam=False)
         attribute = rng.choice(topics(kind)).attribute
