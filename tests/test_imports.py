@@ -18,13 +18,18 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(names.split()) for names in row)
     for row in (
         ("types", "settings", "errors"),
-        ("catalogue", "refusals", "plan"),
-        ("patient architectures checkpoint memory prompts weights", "stamp", "world"),
+        ("catalogue", "refusals", "plan", "retain"),
+        (
+            "patient architectures checkpoint memory prompts weights quantised saving",
+            "stamp",
+            "world",
+        ),
         ("activations", "verify", "ledger vault schema records migrations", "adapter"),
         (
             "watchdog requests utterance targets phrases phrases_more",
-            "surgeon phrasebook discover retain restore",
+            "surgeon phrasebook discover restore",
             "operation preparation rows writing earlier budget",
+            "export",
         ),
         ("session", "bench"),
         ("cli __main__",),

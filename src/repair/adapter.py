@@ -1,7 +1,8 @@
 """Edits as a PEFT LoRA folder and back; knows the file format, not how edits come about.
 
 An edit's factors are a LoRA adapter already: several edits are concatenated, which is
-exact, and alpha equals the rank everywhere, so that the scale is 1.
+exact, and alpha equals the rank everywhere, so that the scale is 1. Only past a rank limit is
+the sum recompressed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from repair.errors import DiskFull, UsageError
+from repair.stamp import LowRank, compress
 from repair.types import Edit, LowRankUpdate
 
 if TYPE_CHECKING:
@@ -28,27 +31,76 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 _KEY = re.compile(r"base_model\.model\.(?P<name>.+)\.lora_(?P<factor>[AB])\.weight")
 
 
-def save_peft(patient: Patient, edits: Sequence[Edit], folder: str | Path) -> None:
-    """Write edits as ``adapter_config.json`` and ``adapter_model.safetensors``, in fp32.
+@dataclass(frozen=True)
+class Composed:
+    """All edits as one LoRA: by layer B (d × r) and A (r × m), fp32 on the CPU, one rank r.
 
-    Every edited layer gets the same rank (the largest layer's; the others are padded with
-    zeros, which change nothing), since some servers take one rank only.
+    ``exact_rank`` is what the edits add up to; where a limit made r smaller, ``error`` is the
+    largest ‖ΔW − B A‖ / ‖ΔW‖ of a layer (Frobenius), else 0.
+    """
+
+    factors: dict[int, tuple[Tensor, Tensor]]
+    rank: int
+    exact_rank: int
+    error: float
+
+
+def composed(edits: Sequence[Edit], max_rank: int | None = None) -> Composed:
+    """Edits one after the other in one pair of factors, exactly; recompressed past a limit.
+
+    Every layer gets the same rank (the largest layer's; the others are padded with zeros,
+    which change nothing), since some servers take one rank only.
 
     Raises:
-        UsageError: the edits hold no update.
-        DiskFull: the folder cannot be written.
+        UsageError: the edits hold no update, or the limit is below 1.
     """
+    if max_rank is not None and max_rank < 1:
+        raise UsageError("The highest rank must be at least 1.")
     factors = _concatenated(edits)
     if not factors:
         raise UsageError("There is no active edit to export.", "Make an edit first.")
-    rank = max(a.shape[0] for _, a in factors.values())
-    tensors: dict[str, Tensor] = {}
+    exact, error = max(a.shape[0] for _, a in factors.values()), 0.0
+    rank = exact if max_rank is None else min(exact, max_rank)
     for layer, (b, a) in factors.items():
+        pair = LowRank(b, a)
+        if pair.rank > rank:
+            pair = compress(b, a, rank)
+            error = max(error, _lost(b, a, pair.b, pair.a))
+        missing = rank - pair.rank
+        pad = torch.nn.functional.pad
+        factors[layer] = (pad(pair.b, (0, missing)), pad(pair.a, (0, 0, 0, missing)))
+    return Composed(factors, rank, exact, error)
+
+
+def _lost(b: Tensor, a: Tensor, low_b: Tensor, low_a: Tensor) -> float:
+    """‖B A − B' A'‖ / ‖B A‖ for the best B' A', without forming either product."""
+
+    def square(b: Tensor, a: Tensor) -> float:
+        b, a = b.double(), a.double()
+        return float(((b.T @ b) * (a @ a.T)).sum())
+
+    whole = square(b, a)
+    return (max(0.0, whole - square(low_b, low_a)) / whole) ** 0.5 if whole else 0.0
+
+
+def save_peft(
+    patient: Patient, edits: Sequence[Edit], folder: str | Path, *, max_rank: int | None = None
+) -> Composed:
+    """Write edits as ``adapter_config.json`` and ``adapter_model.safetensors``, in fp32.
+
+    Returns what was written. ``max_rank`` is a server's limit; see ``composed``.
+
+    Raises:
+        UsageError: the edits hold no update, or the limit is below 1.
+        DiskFull: the folder cannot be written.
+    """
+    whole = composed(edits, max_rank)
+    tensors: dict[str, Tensor] = {}
+    for layer, (b, a) in whole.factors.items():
         key = f"base_model.model.{patient.layers[layer].name}"
-        missing = rank - a.shape[0]
-        tensors[f"{key}.lora_A.weight"] = torch.nn.functional.pad(a, (0, 0, 0, missing))
-        tensors[f"{key}.lora_B.weight"] = torch.nn.functional.pad(b, (0, missing))
-    config = _config(patient, sorted(factors), rank)
+        tensors[f"{key}.lora_A.weight"] = a.contiguous()
+        tensors[f"{key}.lora_B.weight"] = b.contiguous()
+    config = _config(patient, sorted(whole.factors), whole.rank)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +111,7 @@ def save_peft(patient: Patient, edits: Sequence[Edit], folder: str | Path) -> No
             f"The adapter cannot be written to {folder} ({error}).",
             "Free space or choose another folder.",
         ) from error
+    return whole
 
 
 def load_peft(folder: str | Path) -> tuple[LowRankUpdate, ...]:

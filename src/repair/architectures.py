@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from repair.errors import ModelNotEditable
+from repair.quantised import METHOD, is_packed
 
 EDITABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _NOT_ACTIVATIONS = (nn.Dropout, nn.Identity, nn.ModuleList, nn.ModuleDict)
@@ -28,7 +29,8 @@ class MlpOutput:
     """The last linear map of one decoder layer's MLP: o = W h.
 
     ``in_features`` is m, ``out_features`` d. ``transposed`` says that the module stores its
-    weight as m × d (GPT-2's Conv1D) and not as d × m.
+    weight as m × d (GPT-2's Conv1D) and not as d × m. ``packed`` says that W is quantised and
+    cannot be read or written in place: an edit then stays beside it.
     """
 
     layer: int
@@ -37,6 +39,7 @@ class MlpOutput:
     in_features: int
     out_features: int
     transposed: bool
+    packed: bool = False
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -48,7 +51,13 @@ class MlpOutput:
 
     @property
     def weight(self) -> Tensor:
-        """A view of the weight as W (d × m) that shares its memory."""
+        """A view of the weight as W (d × m) that shares its memory.
+
+        Raises:
+            ModelNotEditable: the weight is packed.
+        """
+        if self.packed:
+            raise ModelNotEditable(f"The weight of {self.name} is quantised.", _FULL_PRECISION)
         data = self.parameter.data
         return data.T if self.transposed else data
 
@@ -68,8 +77,8 @@ def find_mlp_outputs(model: nn.Module) -> tuple[MlpOutput, ...]:
     """The MLP output map of every decoder layer of a dense causal language model, in order.
 
     Raises:
-        ModelNotEditable: the weights are quantised, a layer holds experts, or a layer has
-            no MLP of the expected shape.
+        ModelNotEditable: the weights are quantised by another package than bitsandbytes, a
+            layer holds experts, or a layer has no MLP of the expected shape.
     """
     refuse_quantised(getattr(model, "config", None))
     prefix, blocks = _decoder_blocks(model)
@@ -80,11 +89,17 @@ def find_mlp_outputs(model: nn.Module) -> tuple[MlpOutput, ...]:
         linear = _mlp_output(name, block)
         found.append(
             MlpOutput(
-                index, linear.name, linear.module, linear.n_in, linear.n_out, linear.transposed
+                index,
+                linear.name,
+                linear.module,
+                linear.n_in,
+                linear.n_out,
+                linear.transposed,
+                is_packed(linear.module),
             )
         )
     for output in found:
-        if output.parameter.dtype not in EDITABLE_DTYPES:
+        if not output.packed and output.parameter.dtype not in EDITABLE_DTYPES:
             raise ModelNotEditable(
                 f"The weight of {output.name} is stored as {output.parameter.dtype}.",
                 _FULL_PRECISION,
@@ -95,10 +110,10 @@ def find_mlp_outputs(model: nn.Module) -> tuple[MlpOutput, ...]:
 
 
 def refuse_quantised(config: object) -> None:
-    """Refuse a model whose configuration says that its weights are quantised.
+    """Refuse a model whose weights are quantised, unless by bitsandbytes.
 
     Raises:
-        ModelNotEditable: ``config`` carries a quantisation.
+        ModelNotEditable: ``config`` carries another quantisation.
     """
     quantisation = getattr(config, "quantization_config", None)
     if not quantisation:
@@ -107,8 +122,11 @@ def refuse_quantised(config: object) -> None:
         method = quantisation.get("quant_method", "unknown")
     else:
         method = getattr(quantisation, "quant_method", "unknown")
+    method = getattr(method, "value", method)
+    if method == METHOD:
+        return
     raise ModelNotEditable(
-        f"The model's weights are already quantised ({getattr(method, 'value', method)}).",
+        f"The model's weights are already quantised ({method}).",
         _FULL_PRECISION,
     )
 

@@ -25,14 +25,22 @@ from transformers.utils import logging as library_log
 from repair.architectures import refuse_quantised
 from repair.errors import EnvironmentProblem, ModelNotFound, NotEnoughMemory, UsageError
 from repair.memory import Weights, read_weights, require_memory, weight_files
+from repair.quantised import BITS, quantisation_config, require_bitsandbytes
+from repair.types import Quantization
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        BitsAndBytesConfig,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 EMBEDDED = Path(__file__).with_name("embedded")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SMALL_BYTES = 1_000_000_000
 _DESCRIPTION_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+_AS_IT_IS = "Leave --quantization out; it is loaded as it is."
 _AGAIN = "Copy or download the model again."
 # What the libraries raise on files that are missing, truncated, or not what they claim.
 _BROKEN = (
@@ -71,24 +79,32 @@ class Checkpoint:
         return total.hexdigest()
 
     def load(
-        self, dtype: str, device: torch.device
+        self, dtype: str, device: torch.device, quantization: Quantization = "none"
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Read the model onto ``device`` and its tokenizer.
 
         Raises:
             ModelNotFound: files are missing, broken, or no causal language model.
-            ModelNotEditable: the weights are quantised.
+            ModelNotEditable: the weights are quantised by another package than bitsandbytes.
             NotEnoughMemory: the estimate, or the device itself, says that it will not fit.
+            UsageError: no such type or quantisation, or the weights are quantised already.
+            EnvironmentProblem: bitsandbytes is needed and not installed.
         """
         config = self._config()
+        packed = getattr(config, "quantization_config", None) is not None
+        if packed and quantization != "none":
+            raise UsageError(f"The model {self.name} is quantised already.", _AS_IT_IS)
+        if packed:
+            require_bitsandbytes()
         weights = read_weights(self.folder)
         if not weights.counts:
             raise ModelNotFound(f"The model {self.name} has no weight files.", _AGAIN)
         chosen = choose_dtype(dtype, weights, device)
-        require_memory(weights, chosen, device)
+        quantise = quantisation_config(quantization, chosen)
+        require_memory(weights, chosen, device, BITS.get(quantization))
         with quiet_library(progress=weights.bytes >= _SMALL_BYTES):
             tokenizer = self._tokenizer()
-            return self._model(config, chosen, device), tokenizer
+            return self._model(config, chosen, device, quantise), tokenizer
 
     def _config(self) -> PretrainedConfig:
         if not (self.folder / "config.json").is_file():
@@ -111,9 +127,18 @@ class Checkpoint:
         return config
 
     def _model(
-        self, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
+        self,
+        config: PretrainedConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        quantise: BitsAndBytesConfig | None,
     ) -> PreTrainedModel:
         factory: Any = AutoModelForCausalLM
+        # Packed weights are made where they stay.
+        packed = quantise is not None or getattr(config, "quantization_config", None) is not None
+        how: dict[str, Any] = {"device_map": {"": device}} if packed else {}
+        if quantise is not None:
+            how["quantization_config"] = quantise
         try:
             model, info = factory.from_pretrained(
                 self.folder,
@@ -121,8 +146,9 @@ class Checkpoint:
                 dtype=dtype,
                 local_files_only=True,
                 output_loading_info=True,
+                **how,
             )
-            moved: PreTrainedModel = model.to(device)
+            moved: PreTrainedModel = model if packed else model.to(device)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise NotEnoughMemory(
                 f"The model {self.name} does not fit on {device.type}.", "Use a smaller model."

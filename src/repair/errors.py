@@ -97,3 +97,15 @@ class DiskFull(EnvironmentProblem):
     """The ledger or an export could not be written."""
 
     code = "disk_full"
+
+
+class ExportUnsupported(EnvironmentProblem):
+    """This model cannot be written in that format."""
+
+    code = "export_unsupported"
+
+
+class EndpointProblem(EnvironmentProblem):
+    """A server cannot be reached or does not answer as an OpenAI-compatible one does."""
+
+    code = "endpoint_problem"

@@ -14,6 +14,8 @@ from repair.errors import ModelNotFound, NotEnoughMemory
 # Undo keeps a copy of every edited matrix: a third of a plain MLP model's parameters, less
 # where the MLP is gated.
 _WITH_ORIGINALS = 4 / 3
+# Of a quantised model the embeddings keep their type: an eighth of a large model, more of a small.
+_NOT_PACKED = 1 / 5
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4}
 _DTYPES = {
     "F64": torch.float64,
@@ -82,8 +84,14 @@ def read_weights(folder: Path) -> Weights:
     return Weights(counts)
 
 
-def bytes_needed(weights: Weights, dtype: torch.dtype) -> int:
-    """Bytes of memory to hold the weights in ``dtype`` and the edited matrices' originals."""
+def bytes_needed(weights: Weights, dtype: torch.dtype, bits: float | None = None) -> int:
+    """Bytes of memory to hold the weights in ``dtype`` and the edited matrices' originals.
+
+    ``bits`` is the width that linear maps are packed to, which need no originals.
+    """
+    if bits is not None:
+        each = _NOT_PACKED * dtype.itemsize + (1 - _NOT_PACKED) * bits / 8
+        return int(weights.parameters * each)
     return int(weights.parameters * dtype.itemsize * _WITH_ORIGINALS)
 
 
@@ -94,13 +102,15 @@ def bytes_free(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def require_memory(weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
+def require_memory(
+    weights: Weights, dtype: torch.dtype, device: torch.device, bits: float | None = None
+) -> None:
     """Refuse before loading what will not fit.
 
     Raises:
         NotEnoughMemory: with the bytes needed and the bytes free.
     """
-    needed, free = bytes_needed(weights, dtype), bytes_free(device)
+    needed, free = bytes_needed(weights, dtype, bits), bytes_free(device)
     if needed <= free:
         return
     half = "" if dtype.itemsize <= 2 else " load it with --dtype bfloat16,"

@@ -6,8 +6,6 @@ edit is made, what it forgets, or where edits are kept.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteriaList, TextIteratorStreamer
 
 from repair.architectures import MlpOutput, find_mlp_outputs
-from repair.checkpoint import choose_device, find_checkpoint, quiet_library
-from repair.errors import DiskFull, UsageError
+from repair.checkpoint import choose_device, find_checkpoint
+from repair.errors import ExportUnsupported, UsageError
 from repair.prompts import Prompts
-from repair.types import Edit, LowRankUpdate, Messages
+from repair.saving import save_model
+from repair.types import Edit, LowRankUpdate, Messages, Quantization
 from repair.weights import EditableWeights
 
 if TYPE_CHECKING:
@@ -32,8 +30,7 @@ if TYPE_CHECKING:
 
 # The library's class has no annotations.
 _GENERATION_CONFIG: Any = GenerationConfig
-# Fields of a configuration that say who wrote it and not what the model computes.
-_NOT_CONTENT = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
+_UNPACKED = "Load it without --quantization: the same edits then go into the full weights."
 
 
 class Patient:
@@ -83,6 +80,7 @@ class Patient:
         revision: str | None = None,
         dtype: str = "auto",
         device: str = "auto",
+        quantization: Quantization = "none",
     ) -> Patient:
         """Load the embedded model (None), a folder in Hugging Face format, or a Hub id.
 
@@ -92,14 +90,15 @@ class Patient:
             dtype: auto, float32, bfloat16 or float16; auto keeps the checkpoint's, except
                 that a model under 1 GB runs in float32 on a CPU.
             device: auto, cpu, cuda or mps; auto takes CUDA, then MPS, then the CPU.
+            quantization: bnb_4bit or bnb_8bit pack the linear maps; edits lie beside them.
 
         Raises:
             ModelNotFound: no such model, broken files, or no causal language model.
-            ModelNotEditable: quantised weights, experts, or no MLP outputs.
+            ModelNotEditable: foreign quantised weights, experts, or no MLP outputs.
             NotEnoughMemory: it will not fit.
         """
         checkpoint = find_checkpoint(path_or_id, revision)
-        model, tokenizer = checkpoint.load(dtype, choose_device(device))
+        model, tokenizer = checkpoint.load(dtype, choose_device(device), quantization)
         patient = cls(
             model, tokenizer, name=checkpoint.name, content_hash=checkpoint.content_hash()
         )
@@ -112,6 +111,16 @@ class Patient:
         return self.layers[0].parameter.device
 
     @property
+    def quantised(self) -> bool:
+        """Whether edits lie beside packed weights and cannot be merged into them."""
+        return any(output.packed for output in self.layers)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder the model was loaded from, which is never written to."""
+        return self._folder
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether the model brings a chat template; without one, chats are plain text."""
         return self._prompts.has_chat_template
@@ -120,13 +129,7 @@ class Patient:
     def content_hash(self) -> str:
         """SHA-256 in hexadecimal that names the untouched weights, equal in every process."""
         if self._content_hash is None:
-            config = self.model.config.to_diff_dict()
-            kept = {name: value for name, value in config.items() if name not in _NOT_CONTENT}
-            digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
-            for output in self.layers:
-                original = self._weights.original(output.layer).cpu().contiguous()
-                digest.update(original.view(torch.uint8).numpy().data)
-            self._content_hash = digest.hexdigest()
+            self._content_hash = self._weights.digest(self.model.config.to_diff_dict())
         return self._content_hash
 
     # Asking
@@ -381,18 +384,12 @@ class Patient:
 
         Raises:
             UsageError: the folder is the one that the model was loaded from.
+            ExportUnsupported: the weights are packed.
             DiskFull: the folder cannot be written.
         """
         folder = Path(folder)
+        if self.quantised:
+            raise ExportUnsupported("Quantised weights cannot be merged.", _UNPACKED)
         if self._folder is not None and folder.resolve() == self._folder:
             raise UsageError("The model's own folder is never written to.", "Name another one.")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with quiet_library(progress=False):
-                self.model.save_pretrained(folder)
-                self.tokenizer.save_pretrained(folder)
-        except (OSError, SafetensorError) as error:
-            raise DiskFull(
-                f"The model cannot be written to {folder} ({error}).",
-                "Free space or choose another folder.",
-            ) from error
+        save_model(self.model, self.tokenizer, folder)

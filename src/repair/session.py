@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from repair.errors import UnknownEdit, UsageError
+from repair.export.folder import export
 from repair.ledger import Ledger
 from repair.operation import Clock, OnStage, Operation
 from repair.patient import Patient
@@ -314,21 +315,10 @@ class Session:
             )
         return {"edits": rows, "passed": all(row["passed"] for row in rows)}
 
-    def export(self, directory: Path, format: str = "peft") -> Path:
-        """Write the active edits for other programs: a PEFT adapter or the merged model.
-
-        Raises:
-            UsageError: no such format, or no active edit.
-        """
+    def export(self, directory: Path, format: str = "peft", *, max_rank: int | None = None) -> Path:
+        """Write the active edits for other programs; see ``repair.export.folder.export``."""
         self._refresh()
-        if format not in ("peft", "merged"):
-            raise UsageError(f"There is no format {format!r}.", "Choose peft or merged.")
-        if not self.patient.active:
-            raise UsageError("There is no active edit to export.", "Forget something first.")
-        if format == "peft":
-            self.patient.save_adapter(directory)
-        else:
-            self.patient.save_merged(directory)
+        export(self.patient, directory, format, ledger=self.ledger, max_rank=max_rank)
         return Path(directory)
 
     # Inside

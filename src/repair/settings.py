@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     model: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["none", "bnb_4bit", "bnb_8bit"] = "none"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seed: int = 0
 

@@ -17,6 +17,7 @@ IntentKind = Literal["forget", "correct", "restore", "none"]
 Method = Literal["stamp", "stamp-lr", "paper"]
 ProbeKind = Literal["exact", "paraphrase", "prefix", "neighbour", "retain", "replacement"]
 Status = Literal["healed", "rolled_back", "unknown_fact", "not_a_request", "needs_confirmation"]
+Quantization = Literal["none", "bnb_4bit", "bnb_8bit"]
 Task = Literal["personal", "harmful", "misinformation", "world"]
 Split = Literal["dev", "tune", "test", "retain"]
 

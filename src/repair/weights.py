@@ -1,16 +1,26 @@
-"""The edited matrices of one model: W₀ + Σ B A; knows no text, no files, no reasons."""
+"""The edited matrices of one model: W₀ + Σ B A; knows no text, no files, no reasons.
+
+A packed matrix cannot take a sum. There the edits run beside it, o = W₀ h + Σ B (A h).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from repair.architectures import MlpOutput
 from repair.errors import NotFinite
 from repair.types import Edit, LowRankUpdate
+
+# Fields of a configuration that say who wrote it and not what the model computes.
+_NOT_CONTENT = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
 
 
 class EditableWeights:
@@ -18,16 +28,32 @@ class EditableWeights:
 
     W₀ of a matrix is copied when its first edit comes. Weights are rebuilt from it and
     never added to or subtracted from, so any order of edits and undos ends in the same bits.
+    A packed matrix is not touched at all: leaving the edits out gives the same bits again.
     """
 
     def __init__(self, layers: Sequence[MlpOutput]) -> None:
         self.layers = tuple(layers)
         self._originals: dict[int, Tensor] = {}
+        self._beside: dict[int, RemovableHandle] = {}
         self._active: tuple[Edit, ...] = ()
 
     def original(self, layer: int) -> Tensor:
-        """W₀ of one layer (d × m), in the model's type; not to be written to."""
-        return self._originals.get(layer, self.layers[layer].weight)
+        """W₀ of one layer (d × m), in the model's type; not to be written to.
+
+        Raises:
+            ModelNotEditable: it is packed.
+        """
+        known = self._originals.get(layer)
+        return self.layers[layer].weight if known is None else known
+
+    def digest(self, config: Mapping[str, Any]) -> str:
+        """SHA-256 in hexadecimal over a model's configuration and W₀ of every layer."""
+        kept = {name: value for name, value in config.items() if name not in _NOT_CONTENT}
+        digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
+        for output in self.layers:
+            stored = output.parameter.data if output.packed else self.original(output.layer)
+            digest.update(stored.cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     @property
     def active(self) -> tuple[Edit, ...]:
@@ -97,6 +123,9 @@ class EditableWeights:
     def _rebuild(self, layer: int, updates: Sequence[LowRankUpdate]) -> None:
         """W = W₀ + Σ B A, in place, so that whatever shares the parameter sees it too."""
         output = self.layers[layer]
+        if output.packed:
+            self._run_beside(output, updates)
+            return
         weight = output.weight
         original = self._originals.get(layer)
         if original is None:
@@ -112,6 +141,22 @@ class EditableWeights:
         if not torch.isfinite(result).all():
             raise NotFinite(f"The weights of layer {layer} would overflow; nothing changed.")
         weight.copy_(result)
+
+    def _run_beside(self, output: MlpOutput, updates: Sequence[LowRankUpdate]) -> None:
+        """o + Σ B (A h) in fp32, cast once; without updates the map is what it was."""
+        handle = self._beside.pop(output.layer, None)
+        if handle is not None:
+            handle.remove()
+        if not updates:
+            return
+        device = output.parameter.device
+        a = torch.cat([update.a for update in updates]).to(device, torch.float32)
+        b = torch.cat([update.b for update in updates], dim=1).to(device, torch.float32)
+
+        def add(_module: Any, inputs: tuple[Tensor, ...], o: Tensor) -> Tensor:
+            return (o.float() + inputs[0].float() @ a.T @ b.T).to(o.dtype)
+
+        self._beside[output.layer] = output.module.register_forward_hook(add)
 
 
 def _by_layer(edits: Sequence[Edit]) -> dict[int, tuple[LowRankUpdate, ...]]:

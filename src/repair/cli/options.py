@@ -63,6 +63,9 @@ class Flags:
         str | None, _option("Type of the weights.", "auto|float32|bfloat16|float16")
     ] = None
     device: Annotated[str | None, _option("Where it runs.", "auto|cpu|cuda|mps")] = None
+    quantization: Annotated[
+        str | None, _option("Pack the weights; edits stay beside them.", "none|bnb_4bit|bnb_8bit")
+    ] = None
     seed: Annotated[int | None, _option("Seed of everything random; default 0.")] = None
     home: Annotated[Path | None, _option("Folder with the ledger and caches (REPAIR_HOME).")] = None
 
@@ -101,6 +104,7 @@ class Flags:
             revision=settings.revision,
             dtype=settings.dtype,
             device=settings.device,
+            quantization=settings.quantization,
         )
         session = Session(patient, home=settings.home, on_stage=on_stage)
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,24 +23,78 @@ class Format(str, Enum):
 
 
 @with_flags
-def verify(*, flags: Flags, as_json: Json = False) -> int:
+def verify(
+    *,
+    flags: Flags,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            show_default=False,
+            help="Ask this OpenAI-compatible server; --model is then its name there.",
+        ),
+    ] = None,
+    canaries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", show_default=False, help="Take the probes from an export's folder."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """Rerun the probes of all active edits. Exit code 1 when one gives its fact away."""
     from repair.cli import display
 
-    with display.Stages() as stages, flags.session(stages) as session:
+    if endpoint is None and canaries is not None:
+        raise UsageError("Canaries are for a server.", "Name it with --endpoint.")
+    with display.Stages() as stages:
         stages.doing("verifying")
-        record = session.verify()
+        if endpoint is not None:
+            record = _at_endpoint(flags, endpoint, canaries)
+        else:
+            with flags.session(stages) as session:
+                record = session.verify()
     if as_json:
         say_json(record)
-    elif record["edits"]:
+    else:
         rows = [
             (str(e["edit"]), f"{e['recall']:.2f}", str(e["n"]), "ok" if e["passed"] else "fails")
             for e in record["edits"]
         ]
-        display.out.print(display.checks(rows, "edit", "recall", "probes", ""))
-    else:
-        say("No active edits.")
+        kept = record.get("kept")
+        if kept:
+            fine = "ok" if kept["passed"] else "fails"
+            rows.append(("what must stay", f"{kept['recall']:.2f}", str(kept["n"]), fine))
+        if rows:
+            display.out.print(display.checks(rows, "edit", "recall", "probes", ""))
+        else:
+            say("No active edits.")
     return 0 if record["passed"] else 1
+
+
+def _at_endpoint(flags: Flags, url: str, folder: Path | None) -> dict[str, Any]:
+    """Ask a server; without canaries, the probes of this home's active edits."""
+    from repair.export import canaries
+    from repair.export.endpoint import Endpoint
+    from repair.vault import Vault
+
+    settings = flags.settings()
+    if folder is not None:
+        vault = Vault(settings.home, create=False)
+        asked = canaries.load(folder, vault)
+    else:
+        from repair.checkpoint import find_checkpoint
+        from repair.ledger import Ledger
+
+        # --model names the served model, so the edited one is the settings' own.
+        edited = replace(flags, model=None).settings()
+        checkpoint = find_checkpoint(edited.model, edited.revision)
+        with Ledger(edited.home, checkpoint.content_hash()) as ledger:
+            vault = ledger.vault
+            ids = [edit.id for edit in ledger.history() if edit.state == "active"]
+            asked = canaries.Canaries({identity: ledger.probes(identity) for identity in ids})
+    server = Endpoint(url, flags.model)
+    return {**canaries.check(asked, vault, server.answers), "endpoint": server.root}
 
 
 @with_flags
@@ -69,17 +124,27 @@ def export(
     *,
     flags: Flags,
     kind: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.peft,
+    max_rank: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default=False, help="A server's limit; past it, edits are recompressed."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the active edits for other programs. A PEFT adapter, or the merged model."""
-    if kind is Format.gguf:
-        raise UsageError("Exporting GGUF comes with a later version.", "Use peft or merged.")
+    """Write the active edits for other programs. PEFT adapter, merged model, or GGUF."""
     from repair.cli import display
+    from repair.export import folder
 
     with display.Stages() as stages, flags.session() as session:
         stages.doing("writing")
-        written = session.export(directory, kind.value)
+        written = folder.export(
+            session.patient, directory, kind.value, ledger=session.ledger, max_rank=max_rank
+        )
     if as_json:
-        say_json({"path": str(written), "format": kind.value})
-    else:
-        say(str(written))
+        say_json(written)
+        return
+    say(written["path"])
+    if written["error"]:
+        lost = f"{written['error']:.2%} of a layer's change at most"
+        say(f"rank {written['rank']} instead of {written['exact_rank']}; lost: {lost}")
