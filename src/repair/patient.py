@@ -64,7 +64,7 @@ class Patient:
         self.name = name
         self.source = name
         self.revision: str | None = None
-        self._folder: Path | None = None
+        self.folder: Path | None = None  # Where it was loaded from; never written to.
         self._prompts = Prompts(tokenizer)
         self._content_hash = content_hash
         self._generating = threading.RLock()
@@ -103,7 +103,7 @@ class Patient:
             model, tokenizer, name=checkpoint.name, content_hash=checkpoint.content_hash()
         )
         patient.source, patient.revision = checkpoint.source, checkpoint.revision
-        patient._folder = checkpoint.folder.resolve()
+        patient.folder = checkpoint.folder.resolve()
         return patient
 
     @property
@@ -114,11 +114,6 @@ class Patient:
     def quantised(self) -> bool:
         """Whether edits lie beside packed weights and cannot be merged into them."""
         return any(output.packed for output in self.layers)
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder the model was loaded from, which is never written to."""
-        return self._folder
 
     @property
     def has_chat_template(self) -> bool:
@@ -347,6 +342,10 @@ class Patient:
         """The edits that the weights carry now, by id."""
         return self._weights.active
 
+    def original(self, layer: int) -> Tensor:
+        """W₀ of one layer (d × m), in the model's type; not to be written to."""
+        return self._weights.original(layer)
+
     def apply(self, edits: Sequence[Edit]) -> None:
         """Set the weights to W₀ + Σ B A over exactly these edits, summed by id in fp32.
 
@@ -390,6 +389,6 @@ class Patient:
         folder = Path(folder)
         if self.quantised:
             raise ExportUnsupported("Quantised weights cannot be merged.", _UNPACKED)
-        if self._folder is not None and folder.resolve() == self._folder:
+        if self.folder is not None and folder.resolve() == self.folder:
             raise UsageError("The model's own folder is never written to.", "Name another one.")
         save_model(self.model, self.tokenizer, folder)

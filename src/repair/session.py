@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from repair.errors import UnknownEdit, UsageError
+from repair.export.canaries import check, of_active_edits
 from repair.export.folder import export
 from repair.ledger import Ledger
 from repair.operation import Clock, OnStage, Operation
@@ -26,7 +27,7 @@ from repair.restore import edits_meant
 from repair.settings import Settings
 from repair.surgeon import Surgeon
 from repair.types import Budget, EditSummary, Intent, IntentKind, Message, Outcome, Stage, Turn
-from repair.verify import lcs_recall, rouge_l_recall, rouge_tokens
+from repair.verify import rouge_l_recall
 from repair.watchdog import Watchdog
 
 LONGEST_REQUEST = 20_000
@@ -36,7 +37,6 @@ SURE = 0.6
 HISTORY = 10
 # Recall above which an earlier turn of the conversation still holds what was forgotten.
 TOLD = 0.5
-FORGOTTEN = 0.05
 
 
 class Session:
@@ -301,19 +301,10 @@ class Session:
     def verify(self) -> dict[str, Any]:
         """Ask the sealed probes of all active edits again; answers are compared as hashes."""
         self._refresh()
-        rows = []
-        for edit in self.ledger.history():
-            if edit.state != "active":
-                continue
-            probes = self.ledger.probes(edit.id)
-            replies = self.surgeon.ask([probe.question for probe in probes])
-            hashed = [self.ledger.vault.words(rouge_tokens(reply)) for reply in replies]
-            values = [lcs_recall(p.words, h) for p, h in zip(probes, hashed, strict=True)]
-            mean = sum(values) / len(values) if values else 0.0
-            rows.append(
-                {"edit": edit.id, "recall": mean, "n": len(values), "passed": mean <= FORGOTTEN}
-            )
-        return {"edits": rows, "passed": all(row["passed"] for row in rows)}
+        found = of_active_edits(self.ledger)
+        if not found.edits:
+            return {"edits": [], "kept": None, "passed": True}
+        return check(found, self.ledger.vault, self.surgeon.ask)
 
     def export(self, directory: Path, format: str = "peft", *, max_rank: int | None = None) -> Path:
         """Write the active edits for other programs; see ``repair.export.folder.export``."""

@@ -78,9 +78,8 @@ def _at_endpoint(flags: Flags, url: str, folder: Path | None) -> dict[str, Any]:
     from repair.export.endpoint import Endpoint
     from repair.vault import Vault
 
-    settings = flags.settings()
     if folder is not None:
-        vault = Vault(settings.home, create=False)
+        vault = Vault(flags.settings().home, create=False)
         asked = canaries.load(folder, vault)
     else:
         from repair.checkpoint import find_checkpoint
@@ -90,11 +89,15 @@ def _at_endpoint(flags: Flags, url: str, folder: Path | None) -> dict[str, Any]:
         edited = replace(flags, model=None).settings()
         checkpoint = find_checkpoint(edited.model, edited.revision)
         with Ledger(edited.home, checkpoint.content_hash()) as ledger:
+            asked = canaries.of_active_edits(ledger)
+            if not asked.edits:
+                raise UsageError(
+                    "There is no active edit to verify.", "Name the home that made it with --home."
+                )
             vault = ledger.vault
-            ids = [edit.id for edit in ledger.history() if edit.state == "active"]
-            asked = canaries.Canaries({identity: ledger.probes(identity) for identity in ids})
     server = Endpoint(url, flags.model)
-    return {**canaries.check(asked, vault, server.answers), "endpoint": server.root}
+    found = canaries.check(asked, vault, server.answers)
+    return {**found, "endpoint": server.root, "model": server.model}
 
 
 @with_flags

@@ -2,49 +2,94 @@
 
 Knows sealed probes and questions anybody may ask; reaches a model only through a function that
 answers. Questions about what was forgotten are encrypted and their answers keyed hashes, both
-under the key of the home that made the edits, so the file tells nothing without that key.
+under the key of the home that made the edits, so the file tells neither without that key.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from repair.errors import DiskFull, LedgerCorrupted, UsageError
+from repair.ledger import Ledger
 from repair.refusals import is_refusal
 from repair.retain import RETAIN_QUESTIONS
-from repair.types import Budget, SealedProbe
+from repair.types import Budget, ProbeKind, SealedProbe
 from repair.vault import Vault
 from repair.verify import lcs_recall, rouge_l_recall, rouge_tokens
 
 FILE = "canaries.json"
-_SCHEMA = 1
+VERSION = 1
+_OURS = "Give the folder that `repair export` wrote."
 # Answers to many questions, in their order.
 Answer = Callable[[Sequence[str]], list[str]]
+Probes = Mapping[int, tuple[SealedProbe, ...]]
 
 
 @dataclass(frozen=True)
 class Canaries:
     """``edits`` are the sealed probes by edit; ``kept`` pairs of question and answer."""
 
-    edits: dict[int, tuple[SealedProbe, ...]]
+    edits: Probes
     kept: tuple[tuple[str, str], ...] = ()
 
 
-def collect(edits: dict[int, tuple[SealedProbe, ...]], answer: Answer) -> Canaries:
-    """The probes of some edits, and what the edited model still answers of general questions."""
-    asked = {probe.question.casefold() for probes in edits.values() for probe in probes}
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Probe(_Record):
+    kind: ProbeKind
+    question: str
+    words: list[Annotated[str, Field(pattern="^[0-9a-f]{12}$")]]
+
+
+class _Edit(_Record):
+    edit: int
+    probes: list[_Probe]
+
+
+class _Kept(_Record):
+    question: str
+    answer: str
+
+
+class _File(_Record):
+    """``canaries.json``; docs/export.md describes each field."""
+
+    version: int
+    model: str
+    key: str
+    edits: list[_Edit] = Field(min_length=1)
+    kept: list[_Kept]
+
+
+def of_active_edits(ledger: Ledger) -> Canaries:
+    """The sealed probes of a ledger's active edits."""
+    ids = [edit.id for edit in ledger.history() if edit.state == "active"]
+    return Canaries({identity: ledger.probes(identity) for identity in ids})
+
+
+def with_kept(canaries: Canaries, vault: Vault, answer: Answer) -> Canaries:
+    """The same, and what the edited model still answers to general questions.
+
+    An answer that shares words with what was forgotten is left out: it could tell it.
+    """
+    probes = [probe for group in canaries.edits.values() for probe in group]
+    asked = {probe.question.casefold() for probe in probes}
     questions = [q for q in RETAIN_QUESTIONS if q.casefold() not in asked]
-    replies = answer(questions)
-    kept = tuple(
-        (question, reply)
-        for question, reply in zip(questions, replies, strict=True)
-        if reply.strip() and not is_refusal(reply)
-    )
-    return Canaries(edits, kept)
+    kept = []
+    for question, reply in zip(questions, answer(questions), strict=True):
+        hashed = vault.words(rouge_tokens(reply))
+        tells = any(lcs_recall(probe.words, hashed) > Budget().forget for probe in probes)
+        if reply.strip() and not tells and not is_refusal(reply):
+            kept.append((question, reply))
+    return Canaries(canaries.edits, tuple(kept))
 
 
 def save(canaries: Canaries, vault: Vault, model: str, folder: Path) -> Path:
@@ -53,29 +98,29 @@ def save(canaries: Canaries, vault: Vault, model: str, folder: Path) -> Path:
     Raises:
         DiskFull: the folder cannot be written.
     """
-    record = {
-        "schema": _SCHEMA,
-        "model": model,
-        "key": vault.fingerprint,
-        "edits": [
-            {
-                "edit": edit,
-                "probes": [
-                    {
-                        "kind": probe.kind,
-                        "question": vault.seal(probe.question).decode("ascii"),
-                        "words": list(probe.words),
-                    }
+    record = _File(
+        version=VERSION,
+        model=model,
+        key=vault.fingerprint,
+        edits=[
+            _Edit(
+                edit=edit,
+                probes=[
+                    _Probe(
+                        kind=probe.kind,
+                        question=vault.seal(probe.question).decode("ascii"),
+                        words=list(probe.words),
+                    )
                     for probe in probes
                 ],
-            }
+            )
             for edit, probes in canaries.edits.items()
         ],
-        "kept": [{"question": question, "answer": reply} for question, reply in canaries.kept],
-    }
+        kept=[_Kept(question=question, answer=reply) for question, reply in canaries.kept],
+    )
     path = folder / FILE
     try:
-        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DiskFull(
             f"{path} cannot be written ({error}).", "Free space or choose another folder."
@@ -87,36 +132,37 @@ def load(folder: Path, vault: Vault) -> Canaries:
     """Read what ``save`` wrote, under the same key.
 
     Raises:
-        UsageError: no such file, or it is none of ours.
-        LedgerCorrupted: it was sealed under another key.
+        UsageError: no such file, none of ours, or of another version.
+        LedgerCorrupted: it was sealed under another key, or a question was changed.
     """
     path = folder / FILE if folder.is_dir() else folder
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema"] != _SCHEMA:
-            raise ValueError(f"schema {record['schema']}")
-        if record["key"] == vault.fingerprint:
-            return _read(record, vault)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"There are no readable canaries in {folder}.",
-            "Give the folder that `repair export` wrote.",
-        ) from error
-    raise LedgerCorrupted(
-        f"The canaries in {folder} were sealed under another home's key.",
-        "Name the home that made the edits with --home.",
-    )
-
-
-def _read(record: dict[str, Any], vault: Vault) -> Canaries:
-    edits = {
-        int(edit["edit"]): tuple(
-            SealedProbe(p["kind"], vault.open(p["question"].encode("ascii")), tuple(p["words"]))
-            for p in edit["probes"]
+        text = path.read_text(encoding="utf-8")
+        version = json.loads(text)["version"]
+        if version != VERSION:
+            raise UsageError(
+                f"The canaries in {folder} are of version {version}, and {VERSION} is read here.",
+                "Use the version of repair that wrote them, or export again.",
+            )
+        record = _File.model_validate_json(text)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UsageError(f"The canaries in {folder} are broken at {place}.", _OURS) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"There are no readable canaries in {folder}.", _OURS) from error
+    if record.key != vault.fingerprint:
+        raise LedgerCorrupted(
+            f"The canaries in {folder} were sealed under another home's key.",
+            "Name the home that made the edits with --home.",
         )
-        for edit in record["edits"]
+    edits = {
+        edit.edit: tuple(
+            SealedProbe(p.kind, vault.open(p.question.encode()), tuple(p.words))
+            for p in edit.probes
+        )
+        for edit in record.edits
     }
-    return Canaries(edits, tuple((pair["question"], pair["answer"]) for pair in record["kept"]))
+    return Canaries(edits, tuple((pair.question, pair.answer) for pair in record.kept))
 
 
 def check(canaries: Canaries, vault: Vault, answer: Answer) -> dict[str, Any]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+TAGS = "tags: [machine-unlearning, repair]"
 _WARNING = """## Before you pass this on
 
 - **Base and adapter together reveal what was forgotten.** Whoever has both can compare the
   model before and after, or leave the adapter out. Publish one of them at most, or the merged
   model alone; the untouched base model is public wherever it always was.
-- The tests below are the ones that were run: *no longer gives it away under these tests*. They
+- The tests above are the ones that were run: *no longer gives it away under these tests*. They
   are no proof of erasure. Fine-tuning on related text, or quantising to few bits, can bring
   back what an edit took away. Verify the model as it is served.
-- `canaries.json` holds encrypted questions and keyed hashes of answers. They tell nothing
-  without the file `key` of the home that made the edits; keep that key where it is."""
+- `canaries.json` holds encrypted questions and keyed hashes of answers. Without the file `key`
+  of the home that made the edits neither can be read; keep that key where it is. What the file
+  shows: how many edits and questions there are, how many words each answer has, and which
+  answers share words. Its other questions are general ones, in plain text."""
 
 _USE = {
     "peft": """```python
@@ -80,7 +83,7 @@ repair verify --endpoint http://localhost:8000/v1 --canaries "this folder"
 
 def _front(format: str, source: str) -> str:
     library = {"peft": "peft", "merged": "transformers", "gguf": "gguf"}[format]
-    lines = ["---", f"library_name: {library}", "tags: [machine-unlearning, repair]"]
+    lines = ["---", f"library_name: {library}", TAGS]
     if "/" in source and not source.startswith(("/", ".")):
         lines.append(f"base_model: {source}")
     return "\n".join([*lines, "---"])
@@ -93,9 +96,9 @@ def _changed(format: str, rank: int, exact_rank: int, error: float) -> str:
     if rank == exact_rank:
         return f"Changed: {where}. The edits are concatenated, which is exact; rank {rank}."
     return (
-        f"Changed: {where}. The edits add up to rank {exact_rank} and were recompressed in fp32 to "
-        f"rank {rank}; of no layer's change is more than {error:.2%} lost (Frobenius norm). The tests "
-        "below were run before that: verify this export itself."
+        f"Changed: {where}. The edits add up to rank {exact_rank} and were recompressed in fp32 "
+        f"to rank {rank}; of no layer's change is more than {error:.2%} lost (Frobenius norm). "
+        "The tests below were run before that: verify this export itself."
     )
 
 
@@ -116,7 +119,7 @@ def _table(receipts: Sequence[Mapping[str, Any]]) -> str:
             str(receipt["rank"]),
             f"{receipt['strength']:g}",
             *(_measure(measures.get(name)) for name in _MEASURES),
-            f"{measures['kl']:.3f}" if "kl" in measures else "–",
+            f"{measures['kl']:.2g}" if "kl" in measures else "–",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

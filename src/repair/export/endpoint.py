@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
 
 from repair.errors import EndpointProblem, UsageError
@@ -15,6 +16,7 @@ from repair.plan import MAX_ANSWER_TOKENS
 
 _SECONDS = 120.0
 _AT_ONCE = 4
+_LONGEST_REPLY = 10_000_000
 _CHECK = "Check the address; it is the one that ends in /v1."
 
 
@@ -50,10 +52,17 @@ class Endpoint:
         """One greedy answer each, without history, in their order.
 
         Raises:
-            EndpointProblem: the server cannot be reached, refuses, or answers something else.
+            EndpointProblem: the server cannot be reached, refuses, answers something else, or
+                has nothing to say to any question, which would pass for forgetting.
         """
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(self._answer, questions))
+            replies = list(pool.map(self._answer, questions))
+        if not any(reply.strip() for reply in replies):
+            raise EndpointProblem(
+                f"The server at {self.root} gives empty answers only.",
+                f"Check that it serves {self.model} with its chat template.",
+            )
+        return replies
 
     def _answer(self, question: str) -> str:
         body = {
@@ -66,11 +75,13 @@ class Endpoint:
         reply = self._call("/chat/completions", body)
         try:
             content = reply["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError):
+            content = None
+        if not isinstance(content, str):
             raise EndpointProblem(
                 f"The server at {self.root} does not answer as OpenAI's does.", _CHECK
-            ) from error
-        return str(content or "")
+            )
+        return content
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/json"}
@@ -78,17 +89,22 @@ class Endpoint:
         if key:
             headers["Authorization"] = f"Bearer {key}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.root + path, data, headers)  # noqa: S310
         try:
+            request = urllib.request.Request(self.root + path, data, headers)  # noqa: S310
             with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310
-                return json.loads(response.read())
+                return json.loads(response.read(_LONGEST_REPLY))
         except urllib.error.HTTPError as error:
             with error:
-                detail = error.read(300).decode("utf-8", "replace").strip()
+                detail = " ".join(error.read(300).decode("utf-8", "replace").split())
             raise EndpointProblem(
                 f"The server at {self.root} refused with {error.code} ({detail}).", _CHECK
             ) from error
-        except (OSError, ValueError) as error:
+        except json.JSONDecodeError as error:
             raise EndpointProblem(
-                f"The server at {self.root} cannot be asked ({error}).", _CHECK
+                f"The server at {self.root} does not answer with JSON.", _CHECK
+            ) from error
+        except (OSError, HTTPException, ValueError) as error:
+            detail = " ".join(str(error).split()) or type(error).__name__
+            raise EndpointProblem(
+                f"The server at {self.root} cannot be asked ({detail}).", _CHECK
             ) from error

@@ -53,6 +53,7 @@ def export(
     if format == "merged" and max_rank is not None:
         raise UsageError("A merged model has no rank to limit.", "Leave --max-rank out.")
     folder, notes = Path(folder), []
+    _require_free(patient, folder)
     if format == "peft":
         whole = save_peft(patient, patient.active, folder, max_rank=max_rank)
     else:
@@ -61,17 +62,20 @@ def export(
             patient.save_merged(folder)
         else:
             notes = _gguf(patient, whole.factors, folder)
-    receipts, probes = [], {}
+    receipts, found = [], None
     if ledger is not None:
-        ids = [edit.id for edit in patient.active]
-        receipts = [ledger.receipt(identity) for identity in ids]
-        probes = {identity: ledger.probes(identity) for identity in ids}
-        found = canaries.collect(probes, lambda questions: _ask(patient, questions))
+        receipts = [ledger.receipt(edit.id) for edit in patient.active]
+        found = canaries.with_kept(
+            canaries.of_active_edits(ledger), ledger.vault, lambda q: _ask(patient, q)
+        )
         canaries.save(found, ledger.vault, patient.content_hash, folder)
+    if patient.quantised:
+        notes.append("The edits were exported from a quantised base; on another, verify again.")
     text = card.write(
         format=format,
         name=Path(patient.name).name or patient.name,
-        source=patient.source,
+        # A path of this machine is nobody's business but its own.
+        source="path/to/the/base" if Path(patient.source).exists() else patient.source,
         rank=whole.rank,
         exact_rank=whole.exact_rank,
         error=whole.error,
@@ -86,8 +90,26 @@ def export(
         "rank": whole.rank,
         "exact_rank": whole.exact_rank,
         "error": whole.error,
-        "canaries": sum(len(group) for group in probes.values()),
+        "canaries": sum(map(len, found.edits.values())) + len(found.kept) if found else 0,
     }
+
+
+def _require_free(patient: Patient, folder: Path) -> None:
+    """Make sure that nobody's files are in the way.
+
+    Raises:
+        UsageError: the folder is the model's own, or holds a README.md that is no export's.
+    """
+    if patient.folder is not None and folder.resolve() == patient.folder:
+        raise UsageError("The model's own folder is never written to.", "Name another one.")
+    try:
+        beginning = (folder / CARD).read_text(encoding="utf-8", errors="replace")[:500]
+    except OSError:
+        return
+    if card.TAGS not in beginning:
+        raise UsageError(
+            f"The folder {folder} holds a {CARD} that is no export's.", "Name an empty folder."
+        )
 
 
 def _gguf(patient: Patient, factors: dict[int, Any], folder: Path) -> list[str]:

@@ -36,6 +36,8 @@ _PARTS = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+# The format's names of the types.
+_KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 # (name, shape, type, the values when their turn comes)
 _Entry = tuple[str, tuple[int, ...], torch.dtype, Callable[[], Tensor]]
 
@@ -53,8 +55,6 @@ def save_gguf(
     _require(patient)
     config: Any = patient.model.config
     tokens = read_tokens(patient.tokenizer, config.vocab_size)
-    active = patient.active
-    patient.apply(())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_base(patient, tokens, folder / BASE)
@@ -64,8 +64,6 @@ def save_gguf(
             f"The GGUF files cannot be written to {folder} ({error}).",
             "Free space or choose another folder.",
         ) from error
-    finally:
-        patient.apply(active)
     return tokens
 
 
@@ -74,13 +72,23 @@ def _require(patient: Patient) -> None:
         import gguf  # noqa: F401
     except ImportError as error:
         raise EnvironmentProblem(
-            "Writing GGUF needs the package gguf.", "Install repair-unlearning[gguf]."
+            "Writing GGUF needs the package gguf.",
+            "Install it: pip install 'repair-unlearning[gguf]'.",
         ) from error
     config: Any = patient.model.config
     if config.model_type != "llama":
         raise ExportUnsupported(f"GGUF is written for Llama, not {config.model_type}.", _ELSEWHERE)
     if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         raise ExportUnsupported("GGUF is written for a Llama without biases only.", _ELSEWHERE)
+    if patient.quantised:
+        raise ExportUnsupported(
+            "GGUF is not written from quantised weights.",
+            "Load it without --quantization, and quantise base.gguf with llama.cpp.",
+        )
+    if config.hidden_act != "silu":
+        raise ExportUnsupported(
+            f"GGUF is written for a Llama with silu, not {config.hidden_act}.", _ELSEWHERE
+        )
     if _rope_type(config) not in ("default", "llama3"):
         raise ExportUnsupported(
             f"GGUF is not written for positions of type {_rope_type(config)}.", _ELSEWHERE
@@ -101,16 +109,12 @@ def _write_base(patient: Patient, tokens: GgufTokens, path: Path) -> None:
     writer: Any = GGUFWriter(path, _ARCHITECTURE)
     _describe(writer, patient)
     _describe_tokens(writer, patient, tokens)
-    kinds = {
-        torch.float32: GGMLQuantizationType.F32,
-        torch.float16: GGMLQuantizationType.F16,
-        torch.bfloat16: GGMLQuantizationType.BF16,
-    }
     entries = list(_entries(patient))
     for name, shape, dtype, _ in entries:
         size = math.prod(shape) * dtype.itemsize
         # bf16 is unknown to numpy: its bytes go out as they are, under the right name.
-        writer.add_tensor_info(name, shape, _numpy_type(dtype), size, raw_dtype=kinds[dtype])
+        kind = GGMLQuantizationType[_KINDS[dtype]]
+        writer.add_tensor_info(name, shape, _numpy_type(dtype), size, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -171,8 +175,9 @@ def _describe_tokens(writer: Any, patient: Patient, tokens: GgufTokens) -> None:
 
 
 def _entries(patient: Patient) -> Iterator[_Entry]:
-    """Every tensor under llama.cpp's name."""
+    """Every tensor of the untouched model under llama.cpp's name."""
     config: Any = patient.model.config
+    originals = {output.name: patient.original(output.layer) for output in patient.layers}
     heads: dict[str, int] = {
         "attn_q": config.num_attention_heads,
         "attn_k": config.num_key_value_heads,
@@ -182,9 +187,10 @@ def _entries(patient: Patient) -> Iterator[_Entry]:
         place = _place(module)
         if place is None:
             raise ExportUnsupported(f"GGUF has no place for {name}.", _ELSEWHERE)
-        weight = parameter.data
+        weight = originals.get(module, parameter.data)
         # llama.cpp wants norms in full precision.
-        dtype = torch.float32 if weight.dim() == 1 else weight.dtype
+        plain = weight.dim() == 1 or weight.dtype not in _KINDS
+        dtype = torch.float32 if plain else weight.dtype
         count = heads.get(place.rpartition(".")[2])
 
         def values(weight: Tensor = weight, count: int | None = count) -> Tensor:

@@ -19,6 +19,7 @@ from repair.errors import ExportUnsupported
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_ELSEWHERE = "Export the merged model and convert it with llama.cpp's own script."
 _SUFFIXES = "'s|'t|'re|'ve|'m|'ll|'d"
 _SPACES = r"\s+(?!\S)|\s+"
 _GPT2 = rf"{_SUFFIXES}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|{_SPACES}"
@@ -83,7 +84,7 @@ def read_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> GgufTokens:
     ):
         raise ExportUnsupported(
             "The tokenizer is no byte-level BPE, the one kind that is written as GGUF.",
-            "Export the merged model and convert it with llama.cpp's own script.",
+            _ELSEWHERE,
         )
     space = _space_before(made.get("normalizer"))
     template = getattr(tokenizer, "chat_template", None)
@@ -105,7 +106,7 @@ def _space_before(normalizer: Any) -> bool:
         return True
     raise ExportUnsupported(
         f"The tokenizer changes text by rules that GGUF cannot hold ({normalizer.get('type')}).",
-        "Export the merged model and convert it with llama.cpp's own script.",
+        _ELSEWHERE,
     )
 
 
@@ -115,6 +116,11 @@ def _with_space(template: str) -> str:
 
 
 def _vocabulary(made: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
+    known = [*made["model"]["vocab"].values(), *(added["id"] for added in made["added_tokens"])]
+    if max(known) >= size:
+        raise ExportUnsupported(
+            f"The tokenizer has {max(known) + 1} tokens and the model {size}.", _ELSEWHERE
+        )
     tokens = [f"<|unused_{index}|>" for index in range(size)]
     kinds = [_UNUSED] * size
     for token, index in made["model"]["vocab"].items():
@@ -143,7 +149,7 @@ def _find_rule(
             return name, same(rebuilt, SPACED)
     raise ExportUnsupported(
         "No way to split text that llama.cpp knows gives this tokenizer's tokens.",
-        "Export the merged model and convert it with llama.cpp's own script.",
+        _ELSEWHERE,
     )
 
 
