@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help demo test check clean
+.PHONY: help demo test test-engines check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a conversation in which the embedded model forgets, and remembers again"
 	@echo "make test    lint, types and tests"
+	@echo "make test-engines   what llama.cpp makes of exported files (needs Node.js 20)"
 	@echo "make check   lint and types alone"
 	@echo "make clean   remove what the other targets made"
 
@@ -20,6 +21,24 @@ demo: $(STAMP)
 
 test: check
 	@$(BIN)/python -m pytest
+
+# Outside `make test`, for it downloads 85 MB. llama.cpp comes prebuilt, for the CPU alone: the
+# optional packages of node-llama-cpp would bring CUDA and Vulkan.
+ENGINES := build/engines
+LLAMA_CPP ?= $(shell case "$$(uname -sm)" in \
+  ("Darwin arm64") echo mac-arm64-metal;; (Darwin*) echo mac-x64;; \
+  ("Linux aarch64") echo linux-arm64;; (*) echo linux-x64;; esac)
+
+test-engines: $(STAMP) $(ENGINES)/.installed
+	@ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines/llama_cpp.py
+
+$(ENGINES)/.installed: tests/engines/package.json
+	@command -v npm >/dev/null || { echo "error: npm is needed; install Node.js 20." >&2; exit 1; }
+	@mkdir -p $(ENGINES)
+	@cp $< $(ENGINES)/
+	@npm install --silent --prefix $(ENGINES) --omit=optional --ignore-scripts \
+	  --no-audit --no-fund --no-save @node-llama-cpp/$(LLAMA_CPP)@3.22.1
+	@touch $@
 
 check: $(STAMP)
 	@scripts/check

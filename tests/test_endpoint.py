@@ -265,7 +265,7 @@ def test_canaries_of_another_home(folder: Path, session: Session, tmp_path: Path
     from repair.vault import Vault
 
     Vault(tmp_path / "other")
-    arguments = ["--endpoint", "http://127.0.0.1:1", "--canaries", folder]
+    arguments = ["--endpoint", "http://127.0.0.1:1", "--canaries", str(folder)]
     result = verify(session, *arguments, "--home", tmp_path / "other")
     assert result.exit_code == 3
     assert "another home's key" in result.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,7 @@ def test_a_kept_answer_never_tells_a_forgotten_one(tmp_path: Path) -> None:
     vault = Vault(tmp_path)
     sealed = SealedProbe("exact", "Tell me the capital of Kenya.", vault.words(["nairobi"]))
 
-    def answer(questions: list[str]) -> list[str]:
+    def answer(questions: Sequence[str]) -> list[str]:
         return ["It is Nairobi" if "Kenya" in question else "Something" for question in questions]
 
     kept = canaries.with_kept(canaries.Canaries({1: (sealed,)}), vault, answer).kept
