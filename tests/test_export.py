@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from repair.adapter import CONFIG_FILE, WEIGHTS_FILE, composed, load_peft
 from repair.checkpoint import EMBEDDED
+from repair.cli.app import app
 from repair.errors import DiskFull, EnvironmentProblem, ExportUnsupported, UsageError
 from repair.export import canaries
 from repair.export.folder import export
@@ -247,6 +249,16 @@ def test_the_api_writes_the_same(session: Session, tmp_path: Path) -> None:
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {CONFIG_FILE, WEIGHTS_FILE, "README.md", canaries.FILE}
     assert session.export(tmp_path / "out") == tmp_path / "out", "an earlier export is replaced"
+
+
+def test_the_command_line_tells_rank_and_loss(session: Session, tmp_path: Path) -> None:
+    given = ["export", str(tmp_path / "out"), "--home", str(session.home)]
+    result = CliRunner().invoke(app, [*given, "--max-rank", "8"])
+    assert result.exit_code == 0
+    assert re.search(r"^rank 8 instead of \d+; lost: \d+\.\d\d% of a layer", result.stdout, re.M)
+    result = CliRunner().invoke(app, [*given, "--format", "merged", "--max-rank", "8", "--json"])
+    assert result.exit_code == 2
+    assert "no rank to limit" in json.loads(result.stdout)["error"]["message"]
 
 
 # Bad input

@@ -97,9 +97,7 @@ def test_base_and_adapter_give_the_edited_patients_tokens(session: Session, fold
     assert [result["prompt"] for result in found] == prompts, "text is split otherwise there"
 
 
-def test_the_base_alone_gives_the_untouched_patients_tokens(
-    session: Session, folder: Path
-) -> None:
+def test_the_base_alone_gives_the_untouched_patients_tokens(session: Session, folder: Path) -> None:
     prompts, active = _prompts(session.patient), session.patient.active
     edited = session.patient.generate_ids(prompts, MAX_ANSWER_TOKENS)
     session.patient.apply(())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repair.adapter import composed, save_peft
+from repair.adapter import Composed, composed, save_peft
 from repair.errors import DiskFull, UsageError
 from repair.export import canaries, card
 from repair.plan import MAX_ANSWER_TOKENS
@@ -62,16 +62,35 @@ def export(
             patient.save_merged(folder)
         else:
             notes = _gguf(patient, whole.factors, folder)
-    receipts, found = [], None
-    if ledger is not None:
-        receipts = [ledger.receipt(edit.id) for edit in patient.active]
-        found = canaries.with_kept(
-            canaries.of_active_edits(ledger), ledger.vault, lambda q: _ask(patient, q)
-        )
-        canaries.save(found, ledger.vault, patient.content_hash, folder)
+    travelling = _save_canaries(patient, ledger, folder) if ledger is not None else 0
+    _write(folder / CARD, _card(patient, format, whole, ledger, notes))
+    return {
+        "path": str(folder),
+        "format": format,
+        "edits": [edit.id for edit in patient.active],
+        "rank": whole.rank,
+        "exact_rank": whole.exact_rank,
+        "error": whole.error,
+        "canaries": travelling,
+    }
+
+
+def _save_canaries(patient: Patient, ledger: Ledger, folder: Path) -> int:
+    """Write the questions that travel along; how many they are."""
+    found = canaries.with_kept(
+        canaries.of_active_edits(ledger), ledger.vault, lambda questions: _ask(patient, questions)
+    )
+    canaries.save(found, ledger.vault, patient.content_hash, folder)
+    return sum(map(len, found.edits.values())) + len(found.kept)
+
+
+def _card(
+    patient: Patient, format: str, whole: Composed, ledger: Ledger | None, notes: list[str]
+) -> str:
+    receipts = [ledger.receipt(edit.id) for edit in patient.active] if ledger is not None else []
     if patient.quantised:
-        notes.append("The edits were exported from a quantised base; on another, verify again.")
-    text = card.write(
+        notes = [*notes, "Exported from a quantised base; on another one, verify again."]
+    return card.write(
         format=format,
         name=Path(patient.name).name or patient.name,
         # A path of this machine is nobody's business but its own.
@@ -82,16 +101,6 @@ def export(
         receipts=receipts,
         notes=notes,
     )
-    _write(folder / CARD, text)
-    return {
-        "path": str(folder),
-        "format": format,
-        "edits": [edit.id for edit in patient.active],
-        "rank": whole.rank,
-        "exact_rank": whole.exact_rank,
-        "error": whole.error,
-        "canaries": sum(map(len, found.edits.values())) + len(found.kept) if found else 0,
-    }
 
 
 def _require_free(patient: Patient, folder: Path) -> None:
