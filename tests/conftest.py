@@ -115,12 +115,13 @@ def build_tiny(
     layers: int = LAYERS,
     dtype: str = "float32",
     chat_template: str | None = CHAT_TEMPLATE,
+    **more: Any,
 ) -> Tiny:
     """A model of one architecture with random weights, and its tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    shape = {**_COMMON, "num_hidden_layers": layers, **ARCHITECTURES[architecture]}
+    shape = {**_COMMON, "num_hidden_layers": layers, **ARCHITECTURES[architecture], **more}
     if architecture == "gpt2":
         shape = {_GPT2_NAMES.get(name, name): value for name, value in shape.items()}
     config = AutoConfig.for_model(architecture, **shape)

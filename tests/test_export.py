@@ -281,6 +281,10 @@ def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path: Path, format: st
     with pytest.raises(UsageError, match=r"README\.md that is no export's"):
         export(patient, foreign, format)
     assert [path.name for path in foreign.iterdir()] == ["README.md"]
+    other = "gguf" if format != "gguf" else "peft"
+    export(patient, tmp_path / "other", other)
+    with pytest.raises(UsageError, match=f"holds an export as {other}"):
+        export(patient, tmp_path / "other", format)
     patient.apply(())
     with pytest.raises(UsageError, match="no active edit"):
         export(patient, out, format)

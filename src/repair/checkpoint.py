@@ -101,7 +101,7 @@ class Checkpoint:
             raise ModelNotFound(f"The model {self.name} has no weight files.", _AGAIN)
         chosen = choose_dtype(dtype, weights, device)
         quantise = quantisation_config(quantization, chosen)
-        require_memory(weights, chosen, device, BITS.get(quantization))
+        require_memory(weights, chosen, device, 8.0 if packed else BITS.get(quantization))
         with quiet_library(progress=weights.bytes >= _SMALL_BYTES):
             tokenizer = self._tokenizer()
             return self._model(config, chosen, device, quantise), tokenizer

@@ -45,10 +45,9 @@ class Weights:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type most values are stored in; float32 for types that are no plain float."""
-        if not self.counts:
-            return torch.float32
-        return _DTYPES.get(max(self.counts, key=lambda name: self.counts[name]), torch.float32)
+        """The plain float type that most values are stored in; float32 where there is none."""
+        floats = {name: count for name, count in self.counts.items() if name in _DTYPES}
+        return _DTYPES[max(floats, key=lambda name: floats[name])] if floats else torch.float32
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TAGS = "tags: [machine-unlearning, repair]"
+# What loads a folder of each format; the card names it in its first lines.
+LIBRARIES = {"peft": "peft", "merged": "transformers", "gguf": "gguf"}
+_TAGS = "tags: [machine-unlearning, repair]"
 _WARNING = """## Before you pass this on
 
 - **Base and adapter together reveal what was forgotten.** Whoever has both can compare the
@@ -81,9 +83,14 @@ repair verify --endpoint http://localhost:8000/v1 --canaries "this folder"
 ```"""
 
 
+def format_of(text: str) -> str | None:
+    """The format of the export whose card this is; None for any other text."""
+    starts = {f: f"---\nlibrary_name: {library}\n{_TAGS}" for f, library in LIBRARIES.items()}
+    return next((format for format, start in starts.items() if text.startswith(start)), None)
+
+
 def _front(format: str, source: str) -> str:
-    library = {"peft": "peft", "merged": "transformers", "gguf": "gguf"}[format]
-    lines = ["---", f"library_name: {library}", TAGS]
+    lines = ["---", f"library_name: {LIBRARIES[format]}", _TAGS]
     if "/" in source and not source.startswith(("/", ".")):
         lines.append(f"base_model: {source}")
     return "\n".join([*lines, "---"])

@@ -53,7 +53,7 @@ def export(
     if format == "merged" and max_rank is not None:
         raise UsageError("A merged model has no rank to limit.", "Leave --max-rank out.")
     folder, notes = Path(folder), []
-    _require_free(patient, folder)
+    _require_free(patient, format, folder)
     if format == "peft":
         whole = save_peft(patient, patient.active, folder, max_rank=max_rank)
     else:
@@ -103,22 +103,22 @@ def _card(
     )
 
 
-def _require_free(patient: Patient, folder: Path) -> None:
-    """Make sure that nobody's files are in the way.
+def _require_free(patient: Patient, format: str, folder: Path) -> None:
+    """Make sure that nobody's files are in the way; an export of the same format is replaced.
 
     Raises:
-        UsageError: the folder is the model's own, or holds a README.md that is no export's.
+        UsageError: the folder is the model's own, holds a README.md that is no export's, or
+            an export of another format, whose files would stay among the new ones.
     """
     if patient.folder is not None and folder.resolve() == patient.folder:
         raise UsageError("The model's own folder is never written to.", "Name another one.")
     try:
-        beginning = (folder / CARD).read_text(encoding="utf-8", errors="replace")[:500]
+        found = card.format_of((folder / CARD).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return
-    if card.TAGS not in beginning:
-        raise UsageError(
-            f"The folder {folder} holds a {CARD} that is no export's.", "Name an empty folder."
-        )
+    if found != format:
+        other = f"an export as {found}" if found else f"a {CARD} that is no export's"
+        raise UsageError(f"The folder {folder} holds {other}.", "Name an empty folder.")
 
 
 def _gguf(patient: Patient, factors: dict[int, Any], folder: Path) -> list[str]:
