@@ -117,7 +117,7 @@ def test_the_base_alone_gives_the_untouched_patients_tokens(session: Session, fo
 
 
 def test_half_precision_gives_the_same_answers(session: Session, tmp_path: Path) -> None:
-    """The patient then adds up in bf16 and llama.cpp does not: a refusal may be worded otherwise."""
+    """The patient adds the edit up in bf16, llama.cpp does not: refusals may differ in wording."""
     patient = Patient.load(device="cpu", dtype="bfloat16")
     patient.apply(session.patient.active)
     export(patient, tmp_path, "gguf")
