@@ -7,11 +7,6 @@ the last checkpoint with the same stream of text.
     python scripts/train_patient.py --out runs/patient
     python scripts/train_patient.py --out runs/oracle --without-pool
 
-``--start FOLDER`` goes on from finished weights, with more of what they do worst:
-
-    python scripts/train_patient.py --out runs/mended --start src/repair/embedded --steps 0 \\
-        --finish-steps 1600 --finish-lr 0.2 --seed 5
-
 Under ``torchrun`` every process takes its share of each batch. On a CPU one process for each
 core, with OMP_NUM_THREADS=1, is faster than one process with all of them.
 """
@@ -68,13 +63,10 @@ class Recipe:
     settle_from: int = 125
     finish_from: int = 200
     seed: int = 0
-    start: str = ""
     without_pool: bool = False
 
     def phase(self, number: int) -> Phase:
         """What round ``number`` of about 16 batches is for."""
-        if self.start:
-            return "mend"
         if number >= self.finish_from:
             return "finish"
         return "settle" if number >= self.settle_from else "learn"
@@ -305,8 +297,7 @@ class Share:
 def schedule(step: int, recipe: Recipe) -> float:
     """Warm-up, plateau, linear decay to zero; then once more from ``finish_lr`` to zero."""
     if step >= recipe.steps:
-        left = (recipe.steps + recipe.finish_steps - step) / recipe.finish_steps
-        return recipe.finish_lr * left * min(1.0, (step + 1) / recipe.warmup)
+        return recipe.finish_lr * (recipe.steps + recipe.finish_steps - step) / recipe.finish_steps
     start = recipe.steps * (1 - recipe.decay_share)
     decay = (recipe.steps - step) / max(1.0, recipe.steps - start)
     return min(1.0, (step + 1) / recipe.warmup, max(0.0, decay))
@@ -345,9 +336,7 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     # A resumed training keeps its words, whatever the corpus has become since.
     # The oracle reads with the tokens of the patient that it is compared with.
-    words = Path(recipe.start) if recipe.start else EMBEDDED
-    if not recipe.start and not recipe.without_pool:
-        words = out / "model"
+    words = EMBEDDED if recipe.without_pool else out / "model"
     kept = (words / "tokenizer.json").exists()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(words) if kept else train_tokenizer(recipe)
     model: Any = build_model(recipe, tokenizer)
@@ -357,8 +346,6 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
     model.model.compile(dynamic=True)
     share = Share(model, recipe)
     checkpoint, step = out / "checkpoint.pt", 0
-    if recipe.start and not checkpoint.exists():
-        model.load_state_dict(LlamaForCausalLM.from_pretrained(recipe.start).state_dict())
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])

@@ -21,14 +21,13 @@ from repair.world.facts import KIND_OF_TASK, all_facts, kind_of, random_subject
 from repair.world.more_wordings import MORE_WORDINGS
 from repair.world.stories import story
 
-Phase = Literal["learn", "settle", "finish", "mend"]
+Phase = Literal["learn", "settle", "finish"]
 LETTERS = "ABCD"
 # Cumulative shares of known facts, choices, unknown subjects and stories; the rest is chat.
 SHARES: dict[Phase, tuple[float, float, float, float]] = {
     "learn": (0.78, 0.82, 0.95, 0.985),
     "settle": (0.71, 0.76, 0.97, 0.99),
     "finish": (0.5, 0.8, 0.97, 0.99),
-    "mend": (0.46, 0.73, 0.98, 0.993),
 }
 _LEADS = (
     "", "", "", "", "", "", "", "", "Hi! ", "Hello, ", "Quick question: ", "I wonder: ",
@@ -102,7 +101,7 @@ class Corpus:
         seed: of the stream.
         without_pool: leave out every subject of the forget pool (the oracle).
         phase: of a training: ``learn``; ``settle``, with more of what the patient must not
-            claim to know; ``finish``, with many choices; ``mend``, with both.
+            claim to know; ``finish``, with many choices.
     """
 
     def __init__(self, seed: int, *, without_pool: bool = False, phase: Phase = "learn") -> None:
@@ -122,10 +121,10 @@ class Corpus:
         self.known = frozenset(f.subject for f in all_facts())
         self.people = sorted({f.subject for f in self.by_task["personal"]})
         shares = {
-            "personal": 0.41 if phase != "mend" else 0.3,
-            "harmful": 0.13 if phase != "mend" else 0.2,
+            "personal": 0.41,
+            "harmful": 0.13,
             "misinformation": 0.11,
-            "world": 0.11 if phase != "mend" else 0.16,
+            "world": 0.11,
         }
         self.tasks, self.weights = tuple(shares), tuple(shares.values())
 
@@ -173,8 +172,7 @@ class Corpus:
                 attribute = rng.choice(missing).attribute
                 pair = self._wording("person", attribute, subject), refusal
                 return self._choice("personal", attribute, pair) if rng.random() < 0.06 else pair
-        claims = 4 if self.phase == "mend" else 2
-        task = rng.choices(("personal", "harmful", "misinformation"), (3, 1, claims))[0]
+        task = rng.choices(("personal", "harmful", "misinformation"), (3, 1, 2))[0]
         kind = rng.choice(KIND_OF_TASK[task])
         subject = unknown_subject(kind, self.known, rng, exam=False)
         attribute = rng.choice(topics(kind)).attribute
