@@ -20,13 +20,19 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("types", "settings", "errors"),
         ("catalogue", "refusals", "plan"),
         ("patient architectures checkpoint memory prompts weights", "stamp", "world"),
-        ("activations", "verify", "ledger vault schema records migrations", "adapter"),
+        (
+            "activations",
+            "verify",
+            "ledger vault schema records migrations journal postgres people",
+            "adapter",
+        ),
         (
             "watchdog requests utterance targets phrases phrases_more",
             "surgeon phrasebook discover retain restore",
             "operation preparation rows writing earlier budget",
         ),
         ("session", "bench"),
+        ("server",),
         ("cli __main__",),
     )
 )

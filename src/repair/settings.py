@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seed: int = 0
+    database: str | None = None
 
     @classmethod
     def settings_customise_sources(

@@ -65,6 +65,9 @@ class Flags:
     device: Annotated[str | None, _option("Where it runs.", "auto|cpu|cuda|mps")] = None
     seed: Annotated[int | None, _option("Seed of everything random; default 0.")] = None
     home: Annotated[Path | None, _option("Folder with the ledger and caches (REPAIR_HOME).")] = None
+    database: Annotated[
+        str | None, _option("Ledger in PostgreSQL: postgresql+psycopg://user@host/name.")
+    ] = None
 
     def settings(self) -> Settings:
         """Flags over environment over ``repair.toml``.
@@ -102,7 +105,9 @@ class Flags:
             dtype=settings.dtype,
             device=settings.device,
         )
-        session = Session(patient, home=settings.home, on_stage=on_stage)
+        session = Session(
+            patient, home=settings.home, database=settings.database, on_stage=on_stage
+        )
         try:
             yield session
         finally:
