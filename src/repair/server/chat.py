@@ -18,7 +18,7 @@ from repair.ledger import Ledger
 from repair.people import Person
 from repair.server.engine import Answer, Piece, Question
 from repair.server.history import MARK
-from repair.server.schemas import ChatRequest, openai_error
+from repair.server.schemas import ChatRequest, Extras, openai_error
 from repair.server.service import Service
 from repair.session import SURE, YES, spoken
 from repair.types import Intent, Message, Outcome, Stage, Turn
@@ -75,14 +75,16 @@ async def wish(service: Service, request: ChatRequest, messages: list[Message]) 
     text = messages[-1]["content"]
     if not request.repair.edit or messages[-1]["role"] != "user" or not text.strip():
         return None
-    if _agreed(messages):
+    if request.repair.kind is not None:
+        return Intent(request.repair.kind, (text,))
+    if agreed(messages):
         return Intent("forget", ())
     intent = await service.theatre.read(text, messages[:-1])
     sure = intent.kind != "none" and intent.confidence >= SURE
     return intent if sure else None
 
 
-def _agreed(messages: list[Message]) -> bool:
+def agreed(messages: list[Message]) -> bool:
     """Whether the last turn says yes to an operation whose price was just named."""
     return (
         len(messages) >= 3
@@ -98,15 +100,15 @@ def _agreed(messages: list[Message]) -> bool:
 class Operating:
     """One operation inside a chat: its stages as they come, then its outcome."""
 
-    def __init__(self, service: Service, person: Person, own: bool, intent: Intent) -> None:
-        self.service, self.intent = service, intent
+    def __init__(self, service: Service, person: Person, extras: Extras, intent: Intent) -> None:
+        self.service, self.extras, self.intent = service, extras, intent
         self.stages: list[dict[str, Any]] = []
         self._heard: asyncio.Queue[Stage | None] = asyncio.Queue()
         if intent.kind == "restore":
             service.access.require(person, "member")
             self._view: Ledger = service.access.seen(person, service.ledger)
         else:
-            self._view = service.access.editing(person, service.ledger, own=own)
+            self._view = service.access.editing(person, service.ledger, own=extras.scope == "own")
 
     async def run(self, messages: list[Message]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Text and structured data of each step; the last has the outcome."""
@@ -132,10 +134,13 @@ class Operating:
 
     async def _operate(self, messages: list[Message], tell: Any) -> Turn:
         text, history = messages[-1]["content"], messages[:-1]
-        if not _agreed(messages):
+        kind, yes = self.extras.kind, agreed(messages)
+        if kind is None and not yes:
             return await self.service.theatre.say(self._view, history, text, tell)
-        asked = next((m["content"] for m in reversed(history) if m["role"] == "user"), text)
-        outcome = await self.service.theatre.request(self._view, asked, tell, yes=True)
+        asked = text
+        if yes:
+            asked = next((m["content"] for m in reversed(history) if m["role"] == "user"), text)
+        outcome = await self.service.theatre.request(self._view, asked, tell, yes=yes, kind=kind)
         return Turn(spoken(outcome, self.intent), self.intent, outcome)
 
 

@@ -66,8 +66,7 @@ async def completions(body: schemas.ChatRequest, service: Served, person: Asking
     intent = await chat.wish(service, body, messages)
     if intent is not None:
         try:
-            own = body.repair.scope == "own"
-            operating = chat.Operating(service, person, own, intent)
+            operating = chat.Operating(service, person, body.repair, intent)
         except RateLimited:
             raise
         except NotAllowed as error:

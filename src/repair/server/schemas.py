@@ -52,11 +52,12 @@ class Extras(BaseModel):
     """What this server understands beside OpenAI's fields, under the name ``repair``.
 
     ``scope`` own keeps a curator's edit to their own conversations. ``edit`` False answers
-    without ever reading the turn as a request.
+    without ever reading the turn as a request; ``kind`` says that it is one, and of what.
     """
 
     scope: Literal["everyone", "own"] = "everyone"
     edit: bool = True
+    kind: Literal["forget", "correct"] | None = None
 
 
 class ChatRequest(BaseModel):
