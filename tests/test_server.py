@@ -328,10 +328,10 @@ def malformed(dice: random.Random) -> tuple[str, bytes]:
         body = dice.choice(ODD)
     text = json.dumps(body).encode()
     if dice.random() < 0.3:
-        text = bytearray(text)
+        bent = bytearray(text)
         for _ in range(dice.randint(1, 4)):
-            text.insert(dice.randrange(len(text) + 1), dice.randrange(256))
-        text = bytes(text[: dice.randrange(len(text) + 1)])
+            bent.insert(dice.randrange(len(bent) + 1), dice.randrange(256))
+        text = bytes(bent[: dice.randrange(len(bent) + 1)])
     return dice.choice(PATHS), text
 
 

@@ -36,6 +36,13 @@ def _readable(text: str) -> str:
     return text
 
 
+def _maybe_readable(text: str | None) -> str | None:
+    return text if text is None else _readable(text)
+
+
+MaybeText = Annotated[
+    str | None, typer.Argument(callback=_maybe_readable, metavar="TEXT", show_default=False)
+]
 Text = Annotated[str, typer.Argument(callback=_readable, metavar="TEXT", show_default=False)]
 Json = Annotated[
     bool,

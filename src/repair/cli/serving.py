@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import closing
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,7 @@ import typer
 
 from repair.cli.options import Flags, Json, with_flags
 from repair.cli.output import complain, say, say_json
+from repair.errors import UsageError
 
 if TYPE_CHECKING:
     from repair.people import People
@@ -21,6 +24,13 @@ PolicyFile = Annotated[
 ]
 
 
+class EngineKind(str, Enum):
+    """What generates the answers."""
+
+    transformers = "transformers"
+    vllm = "vllm"
+
+
 @with_flags
 def serve(
     *,
@@ -28,6 +38,13 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     policy: PolicyFile = None,
+    engine: Annotated[
+        EngineKind, typer.Option(help="Who answers: this process, or servers like vLLM.")
+    ] = EngineKind.transformers,
+    engine_url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", show_default=False, help="One for each vLLM replica."),
+    ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API and the web page. Ctrl-C stops it."""
     from repair.cli import display
@@ -35,9 +52,13 @@ def serve(
     from repair.people import Policy
     from repair.server.access import is_loopback
     from repair.server.app import create_app
+    from repair.server.replica import Replica
     from repair.server.run import listen, run
     from repair.server.service import open_service
 
+    if (engine is EngineKind.vllm) != bool(engine_url):
+        raise UsageError("--engine vllm and --engine-url go together.", "Give both or none.")
+    replicas = [Replica(url, os.environ.get("OPENAI_API_KEY")) for url in engine_url or ()]
     settings = flags.settings()
     rules = Policy.read(policy)
     socket = listen(host, port)
@@ -54,6 +75,7 @@ def serve(
             database=settings.database,
             policy=rules,
             local=is_loopback(host),
+            replicas=replicas,
         )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     shown = f"[{host}]" if ":" in host else host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from repair.server.batch import LocalEngine
 from repair.server.engine import Engine
 from repair.server.history import History
 from repair.server.metrics import Metrics
+from repair.server.remote import RemoteEngine
+from repair.server.replica import Replica
 from repair.server.theatre import Theatre, twin
 from repair.session import Session
 
@@ -46,14 +49,21 @@ def open_service(
     database: str | None = None,
     policy: Policy | None = None,
     local: bool = True,
+    replicas: Sequence[Replica] = (),
 ) -> Service:
-    """A service that answers with ``patient`` itself, in this process.
+    """A service that answers with ``patient`` itself, or with other servers of the same model.
 
     Args:
         patient: without edits; the service owns it from now on.
         local: the server will listen on a loopback address alone.
+        replicas: who answers instead of this process; they get the edits as adapters.
     """
-    session = Session(twin(patient), home=home, database=database)
-    theatre = Theatre(session)
+    operated = patient if replicas else twin(patient)
+    theatre = Theatre(Session(operated, home=home, database=database))
     access = Access(People(home, database), policy or Policy(), local=local)
-    return Service(LocalEngine(patient, session.ledger), theatre, access)
+    engine: Engine = (
+        LocalEngine(patient, theatre.ledger)
+        if not replicas
+        else RemoteEngine(operated, theatre.ledger, replicas, home / "adapters", theatre.answers)
+    )
+    return Service(engine, theatre, access)

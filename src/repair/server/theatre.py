@@ -81,6 +81,15 @@ class Theatre:
             for f in found
         ]
 
+    def answers(self, view: Ledger, questions: Sequence[str]) -> list[str]:
+        """What the twin answers under a view's edits; waits for the operation in hand."""
+
+        def ask() -> list[str]:
+            self.session.resume(view)
+            return self.session.surgeon.ask(questions)
+
+        return self._pool.submit(ask).result()
+
     async def _alone(
         self,
         view: Ledger,

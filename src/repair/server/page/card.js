@@ -130,7 +130,7 @@ function step(name) {
     el("b", {}, name), el("small"));
 }
 
-const percent = (share) => `${Math.round(share * 100)} %`;
+const percent = (share) => `${Math.round(share * 100)}%`;
 
 function bar(label, before, after) {
   const first = el("i", { class: "before" });

@@ -49,11 +49,11 @@ export class Timeline {
     const at = new Date(edit.at);
     const active = edit.state === "active";
     const title = names.get(edit.id) ?? `Edit ${edit.id}`;
-    const shown = el("output", {}, `${Math.round(edit.strength * 100)} %`);
+    const shown = el("output", {}, `${Math.round(edit.strength * 100)}%`);
     const slider = el("input", {
       type: "range", min: 0, max: 1, step: 0.05, value: edit.strength, id: `strength-${edit.id}`,
       disabled: !active,
-      oninput: (event) => { shown.textContent = `${Math.round(event.target.value * 100)} %`; },
+      oninput: (event) => { shown.textContent = `${Math.round(event.target.value * 100)}%`; },
       onchange: (event) => this.carryOut(`/v1/edits/${edit.id}/strength`,
         { strength: Number(event.target.value) }, `Edit ${edit.id} is at ${shown.textContent}.`),
     });
