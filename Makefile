@@ -19,6 +19,7 @@ demo: $(STAMP)
 	@$(BIN)/python scripts/demo.py
 
 test: check
+	@scripts/set_up_tests
 	@$(BIN)/python -m pytest
 
 check: $(STAMP)

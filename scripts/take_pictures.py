@@ -87,14 +87,11 @@ def main() -> None:
         page = browser.new_page()
         page.goto(url)
         page.get_by_role("button", name=TURNS[0]).wait_for()
-        take(page, folder, "page-welcome")
         for turn in TURNS[:2]:
             say(page, turn)
         take(page, folder, "page-knowledge")
         for turn in TURNS[2:]:
             say(page, turn)
-        page.locator("article[data-edit] summary").click()
-        page.get_by_text("Recall of the question itself").wait_for()
         page.locator("article[data-edit]").evaluate("e => e.scrollIntoView({block: 'center'})")
         take(page, folder, "page-edit")
         page.set_viewport_size({"width": 360, "height": 740})

@@ -173,11 +173,8 @@ def test_an_own_edit_acts_in_its_owners_conversations_alone(
     other = service.access.people.add("ben", "member")
     before = said(chat(web, QUESTION, max_tokens=12))
     identity = commit(service, "ana")
-    everyone, hers, his = (
-        {},
-        {"Authorization": f"Bearer {key}"},
-        {"Authorization": f"Bearer {other}"},
-    )
+    everyone: dict[str, str] = {}
+    hers, his = ({"Authorization": f"Bearer {value}"} for value in (key, other))
     answers: dict[str, str] = {}
 
     def ask(who: str, headers: dict[str, str]) -> None:

@@ -161,11 +161,8 @@ class Ledger(AbstractContextManager["Ledger"]):
             tokenise: gives the words that recall compares.
             strength: the share of the change that is in force, from 0 to 1.
 
-        Returns the edit's id, never used again.
-
-        Raises:
-            UsageError: no updates, factors that do not fit, or text among the measures.
-            NotFinite: a factor is NaN or infinite.
+        Returns the edit's id, never used again. Raises UsageError for no updates, factors that
+        do not fit, or text among the measures; NotFinite for a factor that is.
         """
         blob, layers, rank = records.pack(updates)
         row = {
@@ -187,7 +184,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         details |= {"owner": owner} if owner else {}
         edit = {**row, "model": self.model, "at": records.now(), "active": True, "owner": owner}
         edit |= {name: records.canonical(row[name]) for name in ("layers", "targets")}
-        edit["strength"] = strength
+        edit |= {"strength": strength}
         sealed = records.sealed(self.vault, probes, tokenise)
         with self.lock(), self.transaction(write=True) as connection:
             added = insert(schema.edits).values(edit).returning(schema.edits.c.id)

@@ -115,7 +115,7 @@ def _engine(url: str) -> Engine:
         address = make_url(url)
         if address.get_backend_name() != "postgresql":
             raise wrong
-        engine = create_engine(address, hide_parameters=True, pool_pre_ping=True)
+        engine = create_engine(address, hide_parameters=True, pool_pre_ping=True, pool_timeout=60)
     except (ArgumentError, NoSuchModuleError) as error:
         raise wrong from error
     except ImportError as error:

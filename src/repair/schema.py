@@ -203,6 +203,9 @@ def _engine(path: Path) -> Engine:
         URL.create("sqlite", database=str(path)),
         connect_args={"timeout": BUSY_SECONDS},
         hide_parameters=True,
+        # A server reads from as many threads as it answers in.
+        pool_size=16,
+        max_overflow=64,
     )
 
     @event.listens_for(engine, "connect")

@@ -8,6 +8,7 @@ and never repeats what was to be forgotten.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -55,18 +56,21 @@ class Report:
     def _read(self) -> dict[int, str]:
         if not self.path.exists():
             return {}
-        with self.path.open(encoding="utf-8", newline="") as file:
-            # A line that was cut short by a kill has no status and is done again.
-            rows = [row for row in csv.DictReader(file) if row.get("reason") is not None]
+        whole = self.path.read_bytes()
+        # A last line that was cut short by a kill is taken away, and done again.
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):
+            os.truncate(self.path, end)
+        rows = csv.DictReader(whole[:end].decode("utf-8", "replace").splitlines())
         return {int(r["line"]): r["status"] for r in rows if (r["line"] or "").isdigit()}
 
     def add(self, record: dict[str, Any]) -> None:
-        """Append one line, durable when this returns.
+        """Append one line.
 
         Raises:
             DiskFull: it cannot be written.
         """
-        fresh = not self.path.exists()
+        fresh = not self.path.exists() or self.path.stat().st_size == 0
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 _write(file, record, header=fresh)

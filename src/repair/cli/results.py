@@ -47,7 +47,7 @@ def verify(*, flags: Flags, as_json: Json = False) -> int:
 def audit(
     edit: Annotated[
         str | None,
-        typer.Argument(metavar="[ID|FILE]", show_default=False, help="Default: all edits."),
+        typer.Argument(metavar="ID|FILE", show_default=False, help="Default: all edits."),
     ] = None,
     *,
     flags: Flags,

@@ -10,10 +10,11 @@ import uvicorn
 from repair.errors import EnvironmentProblem
 
 GRACE_SECONDS = 10
+_BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one.
+    """A listening socket; port 0 takes a free one.
 
     Raises:
         EnvironmentProblem: the address is not of this machine or is taken.
@@ -23,6 +24,8 @@ def listen(host: str, port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        # From now on connections wait instead of being refused while the model loads.
+        bound.listen(_BACKLOG)
     except OSError as error:
         bound.close()
         raise EnvironmentProblem(
