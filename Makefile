@@ -20,6 +20,7 @@ demo: $(STAMP)
 	@$(BIN)/python scripts/demo.py
 
 test: check
+	@scripts/set_up_tests
 	@$(BIN)/python -m pytest
 
 # Outside `make test`, for it downloads 85 MB. llama.cpp comes prebuilt, for the CPU alone: the

@@ -24,7 +24,12 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "stamp",
             "world",
         ),
-        ("activations", "verify", "ledger vault schema records migrations", "adapter"),
+        (
+            "activations",
+            "verify",
+            "ledger vault schema records migrations journal postgres people",
+            "adapter",
+        ),
         (
             "watchdog requests utterance targets phrases phrases_more",
             "surgeon phrasebook discover restore",
@@ -32,6 +37,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "export",
         ),
         ("session", "bench"),
+        ("server",),
         ("cli __main__",),
     )
 )

@@ -41,12 +41,40 @@ class UnknownEdit(UsageError):
     code = "unknown_edit"
 
 
+class UnknownModel(UsageError):
+    """No model of this name is served."""
+
+    http_status = 404
+    code = "model_not_found"
+
+
 class OperationRefused(RepairError):
     """The edit was understood and not made: budget, policy, or nothing to forget."""
 
     exit_code = 1
     http_status = 409
     code = "operation_refused"
+
+
+class NotAllowed(OperationRefused):
+    """The person who asks may not do this."""
+
+    http_status = 403
+    code = "not_allowed"
+
+
+class UnknownKey(RepairError):
+    """A key is needed, or the one given is not in force."""
+
+    http_status = 401
+    code = "invalid_api_key"
+
+
+class RateLimited(RepairError):
+    """Too many requests in too little time."""
+
+    http_status = 429
+    code = "rate_limit_exceeded"
 
 
 class NotFinite(OperationRefused):

@@ -6,31 +6,43 @@ plain text of what was forgotten, and never touches weights. Importing it needs 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 
-from repair import records, schema
-from repair.errors import UnknownEdit, UsageError
+from repair import journal, postgres, records, schema
+from repair.errors import NotAllowed, UnknownEdit, UsageError
 from repair.types import Edit, EditSummary, LowRankUpdate, Probe, SealedProbe
 from repair.vault import Vault
+
+Lock = FileLock | postgres.AdvisoryLock
 
 _LIST_REMEDY = "`repair history` lists them."
 _MODEL = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-class Ledger:
+class Ledger(AbstractContextManager["Ledger"]):
     """The edits of one model in one home; many models and processes may share a home.
 
     Every method raises LedgerCorrupted, LedgerBusy, DiskFull or EnvironmentProblem where
@@ -40,12 +52,17 @@ class Ledger:
         home: the folder of the state, made when missing; holds ledger.db, key and lock.
         model_hash: what tells the model's weights from others, up to 128 letters, digits
             or ``._:-``.
+        database: where the tables are instead of ledger.db, as postgresql+psycopg://….
 
     Raises:
-        UsageError: ``model_hash`` has another form.
+        UsageError: ``model_hash`` or ``database`` has another form.
     """
 
-    def __init__(self, home: Path, model_hash: str) -> None:
+    owner = ""
+    shared = True
+    actor = ""
+
+    def __init__(self, home: Path, model_hash: str, database: str | None = None) -> None:
         self.home = home.absolute()
         if not _MODEL.fullmatch(model_hash):
             raise UsageError("The model's hash has characters that no hash has.")
@@ -53,24 +70,31 @@ class Ledger:
         with schema.translated(self.home):
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A singleton counts nested holds of one thread, also through several ledgers.
-        self._lock = FileLock(self.home / "lock", is_singleton=True)
-        self._engine = schema.open_engine(self.home, self.lock)
+        self._lock: Lock = FileLock(self.home / "lock", is_singleton=True)
+        if database is None:
+            self._engine = schema.open_engine(self.home, self.lock)
+        else:
+            self._engine, self._lock = postgres.open_engine(database, self.home)
         self._dispose = weakref.finalize(self, self._engine.dispose)
 
     def close(self) -> None:
         """Close the database; closing twice is harmless."""
         self._dispose()
 
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def view(self, owner: str, *, shared: bool = False, actor: str = "") -> Ledger:
+        """The same ledger as one person sees it: everyone's edits and their own.
+
+        Args:
+            owner: whose edits are seen beside everyone's; what is committed is theirs.
+            shared: everyone's edits may be changed, and what is committed is everyone's.
+            actor: the name that the journal gives to what is done through this view.
+        """
+        seen = copy.copy(self)
+        seen.owner, seen.shared, seen.actor = owner, shared, actor
+        return seen
 
     @contextmanager
     def lock(self, timeout: float = 10.0) -> Iterator[None]:
@@ -101,11 +125,11 @@ class Ledger:
         """
         name = schema.meta.c.name == "key"
         with self.lock():
-            with self._transaction() as connection:
+            with self.transaction() as connection:
                 known = connection.scalar(select(schema.meta.c.value).where(name))
             vault = Vault(self.home, create=known is None)
             if known is None:
-                with self._transaction(write=True) as connection:
+                with self.transaction(write=True) as connection:
                     row = {"name": "key", "value": vault.fingerprint}
                     connection.execute(insert(schema.meta).values(row))
             elif known != vault.fingerprint:
@@ -137,11 +161,8 @@ class Ledger:
             tokenise: gives the words that recall compares.
             strength: the share of the change that is in force, from 0 to 1.
 
-        Returns the edit's id, never used again.
-
-        Raises:
-            UsageError: no updates, factors that do not fit, or text among the measures.
-            NotFinite: a factor is NaN or infinite.
+        Returns the edit's id, never used again. Raises UsageError for no updates, factors that
+        do not fit, or text among the measures; NotFinite for a factor that is.
         """
         blob, layers, rank = records.pack(updates)
         row = {
@@ -159,11 +180,13 @@ class Ledger:
             "sha256": hashlib.sha256(blob).hexdigest(),
             "versions": records.versions(),
         }
-        edit = {**row, "model": self.model, "at": records.now(), "active": True}
+        owner = "" if self.shared else self.owner
+        details |= {"owner": owner} if owner else {}
+        edit = {**row, "model": self.model, "at": records.now(), "active": True, "owner": owner}
         edit |= {name: records.canonical(row[name]) for name in ("layers", "targets")}
-        edit["strength"] = strength
+        edit |= {"strength": strength}
         sealed = records.sealed(self.vault, probes, tokenise)
-        with self.lock(), self._transaction(write=True) as connection:
+        with self.lock(), self.transaction(write=True) as connection:
             added = insert(schema.edits).values(edit).returning(schema.edits.c.id)
             identity = int(connection.execute(added).scalar_one())
             stored = {"edit": identity, "sha256": details["sha256"], "data": blob}
@@ -173,12 +196,38 @@ class Ledger:
             self._append(connection, "commit", {"edits": [identity], **details})
         return identity
 
-    def active(self) -> tuple[Edit, ...]:
-        """The edits in force, by ascending id."""
-        where = (schema.edits.c.model == self.model) & schema.edits.c.active
-        with self._transaction() as connection:
+    def active(self, *, own: bool = False) -> tuple[Edit, ...]:
+        """The edits in force that this view sees, by ascending id; ``own``: the owner's alone."""
+        where = self._seen() & schema.edits.c.active
+        if own:
+            where &= schema.edits.c.owner == self.owner
+        with self.transaction() as connection:
             rows = connection.execute(_with_factors().where(where)).all()
         return tuple(self._edit(row) for row in rows)
+
+    def publish(self, identity: int) -> None:
+        """Make a person's edit everyone's; it stays active or undone as it was.
+
+        Raises:
+            UnknownEdit: this model has no such edit.
+            UsageError: it is everyone's already.
+        """
+        mine = schema.edits.c.id == identity
+        with self.lock(), self.transaction(write=True) as connection:
+            if not self.owner_of(identity):
+                raise UsageError(f"Edit {identity} is everyone's already.", _LIST_REMEDY)
+            connection.execute(update(schema.edits).where(mine).values(owner=""))
+            self._append(connection, "publish", {"edits": [identity], "owner": ""})
+
+    def owner_of(self, identity: int) -> str:
+        """Whose an edit is, also one that this view does not see; errors as in `edit`."""
+        table = schema.edits.c
+        which = (table.id == identity) & (table.model == self.model)
+        with self.transaction() as connection:
+            owner = connection.scalar(select(table.owner).where(which))
+        if owner is None:
+            raise _unknown(identity)
+        return str(owner)
 
     def edit(self, identity: int) -> Edit:
         """One edit, in force or undone.
@@ -186,7 +235,7 @@ class Ledger:
         Raises:
             UnknownEdit: this model has no such edit.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             self._summary_row(connection, identity)
             row = connection.execute(_with_factors().where(schema.edits.c.id == identity)).one()
         return self._edit(row)
@@ -212,16 +261,15 @@ class Ledger:
             UsageError: a number outside 0 to 1.
         """
         change = update(schema.edits).where(schema.edits.c.id == identity)
-        with self.lock(), self._transaction(write=True) as connection:
-            self._summary_row(connection, identity)
+        with self.lock(), self.transaction(write=True) as connection:
+            self._may_change(identity, self._summary_row(connection, identity).owner)
             connection.execute(change.values(strength=records.share(strength)))
             self._append(connection, "adjust", {"edits": [identity], "strength": strength})
 
     def history(self) -> tuple[EditSummary, ...]:
-        """Every edit of this model, by ascending id; targets as keyed hashes."""
-        table = schema.edits
-        query = select(table).where(table.c.model == self.model).order_by(table.c.id)
-        with self._transaction() as connection:
+        """Every edit that this view sees, by ascending id; targets as keyed hashes."""
+        query = select(schema.edits).where(self._seen()).order_by(schema.edits.c.id)
+        with self.transaction() as connection:
             return tuple(records.summary(row) for row in connection.execute(query))
 
     def receipt(self, identity: int) -> dict[str, Any]:
@@ -231,22 +279,13 @@ class Ledger:
             UnknownEdit: this model has no such edit.
         """
         kinds = select(schema.probes.c.kind).where(schema.probes.c.edit == identity)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             summary = records.summary(self._summary_row(connection, identity))
             counts = Counter(connection.scalars(kinds))
-        events = [event for event in self.journal() if identity in event["edits"]]
-        if not events:
+            trail = journal.trail(connection, self.model, identity)
+        if not trail:
             raise schema.corrupted(self.home, f"the journal does not know edit {identity}")
-        details = events[0]["details"]
-        trail = [{name: event[name] for name in ("id", "event", "at", "hash")} for event in events]
-        return {
-            **summary.to_json(),
-            **{name: details[name] for name in ("redirect", "measures", "versions")},
-            "probes": dict(sorted(counts.items())),
-            "factors": {"sha256": details["sha256"]},
-            "model": self.model,
-            "journal": trail,
-        }
+        return journal.receipt(self.model, summary, counts, trail)
 
     def probes(self, identity: int) -> tuple[SealedProbe, ...]:
         """The probes to check an edit with, in the order of the commit.
@@ -257,7 +296,7 @@ class Ledger:
         """
         table = schema.probes
         query = select(table).where(table.c.edit == identity).order_by(table.c.position)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             self._summary_row(connection, identity)
             rows = connection.execute(query).all()
         with schema.translated(self.home):
@@ -273,68 +312,37 @@ class Ledger:
             UsageError: ``event`` is no name, or there is text among the measures.
         """
         name, numbers = records.name_of(event, "event"), records.numbers_only(measures)
-        with self.lock(), self._transaction(write=True) as connection:
+        with self.lock(), self.transaction(write=True) as connection:
             self._append(connection, name, {"edits": [], "measures": numbers})
 
     def journal(self) -> tuple[dict[str, Any], ...]:
         """This model's events in order: id, event, at, edits, details, hash."""
-        table = schema.journal
-        query = select(table).where(table.c.model == self.model).order_by(table.c.id)
-        with self._transaction() as connection:
-            return tuple(records.event(row) for row in connection.execute(query))
+        with self.transaction() as connection:
+            return tuple(journal.events(connection, self.model))
 
     def state_token(self) -> int:
         """The id of this model's last event, 0 before the first; grows with every change."""
         table = schema.journal
         query = select(func.max(table.c.id)).where(table.c.model == self.model)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return connection.scalar(query) or 0
 
     def verify(self) -> int:
         """Compute the hash chain of all models again and hold the edits against it.
 
-        Returns:
-            The number of events checked.
-
-        Raises:
-            LedgerCorrupted: names the first event, or the edit, that is not as it was.
-        """
-        previous, count = records.GENESIS, 0
-        known: dict[int, records.State] = {}
-        with self._transaction() as connection:
-            for row in connection.execute(select(schema.journal).order_by(schema.journal.c.id)):
-                count += 1
-                if row.id != count or row.hash != records.chained(previous, row._asdict()):
-                    raise schema.corrupted(self.home, f"event {count} of its journal was changed")
-                previous = row.hash
-                event = records.event(row)
-                for identity in event["edits"]:
-                    known[identity] = records.replayed(event, known.get(identity))
-            for row in connection.execute(_with_factors()):
-                digest = hashlib.sha256(row.data).hexdigest()
-                if known.pop(row.id, None) != (row.active, row.strength, digest):
-                    raise schema.corrupted(self.home, f"edit {row.id} is not as journalled")
-        if known:
-            raise schema.corrupted(self.home, f"edit {min(known)} is missing")
-        return count
+        Returns the number of events; errors as in `journal.verify`."""
+        with self.transaction() as connection:
+            return journal.verify(connection, self.home, connection.execute(_with_factors()))
 
     @contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
+    def transaction(self, *, write: bool = False) -> Iterator[Connection]:
+        """One transaction on the tables: all of it or nothing."""
         with schema.transaction(self._engine, self.home, write=write) as connection:
             yield connection
 
     def _append(self, connection: Connection, event: str, details: Mapping[str, Any]) -> None:
-        table = schema.journal
-        last = connection.execute(select(table).order_by(table.c.id.desc()).limit(1)).first()
-        row = {
-            "id": 1 if last is None else last.id + 1,
-            "model": self.model,
-            "event": event,
-            "at": records.now(),
-            "details": records.canonical(details),
-        }
-        row["hash"] = records.chained(records.GENESIS if last is None else last.hash, row)
-        connection.execute(insert(table).values(row))
+        by = {"by": self.actor} if self.actor else {}
+        journal.append(connection, self.model, event, {**details, **by})
 
     def _switch(self, ids: Sequence[int], *, active: bool) -> None:
         verb, state = ("redo", "active") if active else ("undo", "undone")
@@ -342,22 +350,31 @@ class Ledger:
         if not wanted:
             raise UsageError(f"Name at least one edit to {verb}.", _LIST_REMEDY)
         table = schema.edits
-        states = select(table.c.id, table.c.active).where(table.c.model == self.model)
+        states = select(table.c.id, table.c.active, table.c.owner).where(self._seen())
         change = update(table).where(table.c.id == bindparam("edit")).values(active=active)
-        with self.lock(), self._transaction(write=True) as connection:
-            now = {row.id: row.active for row in connection.execute(states)}
+        with self.lock(), self.transaction(write=True) as connection:
+            now = {row.id: row for row in connection.execute(states)}
             for identity in wanted:
                 if identity not in now:
                     raise _unknown(identity)
-                if now[identity] == active:
+                self._may_change(identity, now[identity].owner)
+                if now[identity].active == active:
                     raise UsageError(f"Edit {identity} is already {state}.", _LIST_REMEDY)
             connection.execute(change, [{"edit": identity} for identity in wanted])
             self._append(connection, verb, {"edits": wanted})
 
+    def _seen(self) -> ColumnElement[bool]:
+        table = schema.edits.c
+        return (table.model == self.model) & table.owner.in_(["", self.owner])
+
+    def _may_change(self, identity: int, owner: str) -> None:
+        if not owner and not self.shared:
+            raise NotAllowed(f"Edit {identity} is everyone's.", "Ask a curator to change it.")
+
     def _summary_row(self, connection: Connection, identity: int) -> Row[Any]:
         # A number that SQL cannot hold is an edit that does not exist, not a fault.
         if 0 < identity < 2**31:
-            where = (schema.edits.c.id == identity) & (schema.edits.c.model == self.model)
+            where = (schema.edits.c.id == identity) & self._seen()
             row = connection.execute(select(schema.edits).where(where)).first()
             if row is not None:
                 return row
@@ -375,5 +392,6 @@ def _unknown(identity: int) -> UnknownEdit:
 
 def _with_factors() -> Select[Any]:
     edits, factors = schema.edits.c, schema.factors.c
-    query = select(edits.id, edits.active, edits.strength, factors.sha256, factors.data)
+    which = (edits.id, edits.active, edits.strength, edits.owner)
+    query = select(*which, factors.sha256, factors.data)
     return query.where(edits.id == factors.edit).order_by(edits.id)

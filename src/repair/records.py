@@ -21,7 +21,7 @@ from repair.errors import NotFinite, UsageError
 from repair.types import Change, EditSummary, LowRankUpdate, Probe
 from repair.vault import Vault
 
-State = tuple[bool, float, str]
+State = tuple[bool, float, str, str]
 GENESIS = "0" * 64
 """What the first event of a journal is chained to."""
 
@@ -72,12 +72,14 @@ def event(row: Any) -> dict[str, Any]:
 
 
 def replayed(event: Mapping[str, Any], before: State | None) -> State:
-    """The state of an edit after one of its events: active, strength, SHA-256 of its factors."""
-    active, strength, digest = before or (True, 1.0, "")
-    if event["event"] != "adjust":
+    """The state of an edit after one of its events: active, strength, SHA-256 of its factors,
+    and whose it is (empty: everyone's)."""
+    active, strength, digest, owner = before or (True, 1.0, "", "")
+    if event["event"] not in ("adjust", "publish"):
         active = event["event"] != "undo"
     details = event["details"]
-    return active, details.get("strength", strength), details.get("sha256", digest)
+    digest, owner = details.get("sha256", digest), details.get("owner", owner)
+    return active, details.get("strength", strength), digest, owner
 
 
 def summary(row: Any) -> EditSummary:
@@ -92,6 +94,7 @@ def summary(row: Any) -> EditSummary:
         rank=row.rank,
         targets=tuple(json.loads(row.targets)),
         strength=row.strength,
+        owner=row.owner,
     )
 
 

@@ -44,7 +44,7 @@ from repair.errors import (
 )
 from repair.vault import storage_problem, sync_directory
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration; a test holds it equal to the scripts' head."""
 
 BUSY_SECONDS = 10.0
@@ -77,6 +77,7 @@ edits = Table(
     Column("targets", Text, nullable=False),
     Column("active", Boolean, nullable=False),
     Column("strength", Float, nullable=False),
+    Column("owner", String(40), nullable=False, server_default=""),
     sqlite_autoincrement=True,
 )
 
@@ -112,6 +113,17 @@ journal = Table(
     Index("ix_journal_model_id", "model", "id"),
 )
 
+# Who may ask a server, by the digest of a key that is nowhere kept.
+people = Table(
+    "people",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("role", String(40), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("active", Boolean, nullable=False),
+)
+
 
 def corrupted(home: Path, reason: str) -> LedgerCorrupted:
     """The error for a ledger that cannot be trusted; nothing of it is ever removed."""
@@ -139,6 +151,11 @@ def _database_problem(home: Path, error: DBAPIError | sqlite3.Error) -> RepairEr
         )
     if "locked" in reason:
         return busy(home)
+    if isinstance(error, DBAPIError) and not isinstance(error.orig, sqlite3.Error):
+        return EnvironmentProblem(
+            f"The database cannot be used ({' '.join(reason.split())[:200]}).",
+            "Check its address and whether it runs.",
+        )
     if "readonly" in reason or "unable to open" in reason or "permission" in reason:
         return EnvironmentProblem(
             f"The ledger in {home} cannot be opened ({reason}).",
@@ -186,6 +203,9 @@ def _engine(path: Path) -> Engine:
         URL.create("sqlite", database=str(path)),
         connect_args={"timeout": BUSY_SECONDS},
         hide_parameters=True,
+        # A server reads from as many threads as it answers in.
+        pool_size=16,
+        max_overflow=64,
     )
 
     @event.listens_for(engine, "connect")
@@ -204,7 +224,7 @@ def _engine(path: Path) -> Engine:
     return engine
 
 
-def _migrate(engine: Engine, home: Path) -> None:
+def migrate(engine: Engine, home: Path) -> None:
     """Run the migrations that are missing, in one transaction."""
     from alembic import command
     from alembic.config import Config
@@ -240,7 +260,7 @@ def _create(path: Path) -> None:
             raw = connection.connection.dbapi_connection
             if raw is not None:
                 raw.execute("PRAGMA journal_mode = WAL")
-        _migrate(engine, path.parent)
+        migrate(engine, path.parent)
     finally:
         engine.dispose()
     draft.replace(path)
@@ -277,7 +297,7 @@ def open_engine(home: Path, lock: Callable[[], AbstractContextManager[None]]) ->
             raise corrupted(home, "its version is missing")
         if version != REVISION:
             with lock():
-                _migrate(engine, home)
+                migrate(engine, home)
     except RepairError:
         engine.dispose()
         raise

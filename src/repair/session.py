@@ -45,6 +45,7 @@ class Session:
     Args:
         patient: the model; the ledger's active edits are put on it.
         home: where the ledger lives; None takes ``REPAIR_HOME`` or the platform's folder.
+        database: where its tables are, if not in the home.
         on_stage: is told each stage of an operation as it happens.
 
     Raises:
@@ -52,18 +53,23 @@ class Session:
     """
 
     def __init__(
-        self, patient: Patient, *, home: Path | str | None = None, on_stage: OnStage | None = None
+        self,
+        patient: Patient,
+        *,
+        home: Path | str | None = None,
+        database: str | None = None,
+        on_stage: OnStage | None = None,
     ) -> None:
         self.patient = patient
         self.home = Path(home) if home is not None else Settings().home
-        self.ledger = Ledger(self.home, patient.content_hash)
+        self.ledger = Ledger(self.home, patient.content_hash, database)
         self.surgeon = Surgeon(patient)
         self.messages: list[Message] = []
         self.on_stage: OnStage = on_stage or (lambda _: None)
         self._watchdog: Watchdog | None = None
         self._surgery: Operation | None = None
         self._waiting: Intent | None = None
-        self._seen = -1
+        self._seen: tuple[str, int] | None = None
         self._refresh()
 
     def __enter__(self) -> Session:
@@ -81,6 +87,13 @@ class Session:
         """Let go of the ledger; the patient keeps its edits."""
         self.ledger.close()
 
+    def resume(self, ledger: Ledger, messages: Sequence[Message] = ()) -> None:
+        """Go on with another conversation, for who sees the ledger through this view of it."""
+        self.ledger, self.messages, self._waiting = ledger, list(messages), None
+        if self._surgery is not None:
+            self._surgery.ledger = ledger
+        self._refresh()
+
     # Talking
 
     def ask(self, text: str) -> Turn:
@@ -96,9 +109,9 @@ class Session:
         self._refresh()
         intent = self._read(text, self.messages)
         waiting, self._waiting = self._waiting, None
-        if waiting is not None and _YES.fullmatch(text.strip()):
+        if waiting is not None and YES.fullmatch(text.strip()):
             outcome = self._operate(waiting, accept=True)
-            return Turn(_spoken(outcome, waiting), waiting, outcome)
+            return Turn(spoken(outcome, waiting), waiting, outcome)
         if intent.kind == "none" or intent.confidence < SURE:
             return self._talk(text, intent)
         if intent.kind == "restore":
@@ -110,7 +123,7 @@ class Session:
         outcome = self._operate(intent)
         if outcome.status == "needs_confirmation":
             self._waiting = intent
-        return Turn(_spoken(outcome, intent), intent, outcome)
+        return Turn(spoken(outcome, intent), intent, outcome)
 
     def _talk(self, text: str, intent: Intent) -> Turn:
         message: Message = {"role": "user", "content": text}
@@ -226,7 +239,7 @@ class Session:
             outcome = self._operation().run(
                 plan, clock, keep=not dry_run, strength=strength, accept=accept
             )
-            self._seen = self.ledger.state_token()
+            self._seen = (self.ledger.owner, self.ledger.state_token())
         total = time.perf_counter() - start
         spent = sum(clock.seconds.get(name, 0.0) for name in ("watchdog", "surgeon"))
         outcome = replace(outcome, seconds={**outcome.seconds, "total": total + spent})
@@ -339,20 +352,20 @@ class Session:
 
     def _refresh(self) -> None:
         """Take over what other processes have done to the ledger since."""
-        token = self.ledger.state_token()
-        if token != self._seen:
+        seen = (self.ledger.owner, self.ledger.state_token())
+        if seen != self._seen:
             self.patient.apply(self.ledger.active())
-            self._seen = token
+            self._seen = seen
 
 
-_YES = re.compile(
+YES = re.compile(
     r"(?:yes|yeah|yep|ok(?:ay)?|sure|go ahead|do it|ja|oui|s[ií]|sim|tak|好|はい)"
     r"(?:[,\s]+(?:please|go ahead|do it(?: anyway)?|forget it anyway))*[.!]*",
     re.IGNORECASE,
 )
 
 
-def _spoken(outcome: Outcome, intent: Intent) -> str:
+def spoken(outcome: Outcome, intent: Intent) -> str:
     """What an operation came to, as a reply."""
     if outcome.status == "healed":
         done = "I have corrected that." if intent.kind == "correct" else "I no longer know that."

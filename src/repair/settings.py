@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     quantization: Literal["none", "bnb_4bit", "bnb_8bit"] = "none"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seed: int = 0
+    database: str | None = None
 
     @classmethod
     def settings_customise_sources(

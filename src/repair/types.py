@@ -250,7 +250,8 @@ class Turn:
 class EditSummary:
     """One line of ``repair history``; ``state`` is active or undone.
 
-    ``strength`` is the share of the change that is in force, from 0 to 1.
+    ``strength`` is the share of the change that is in force, from 0 to 1. ``owner`` names the
+    one person in whose conversations it acts; empty means everyone's.
     """
 
     id: int
@@ -262,6 +263,7 @@ class EditSummary:
     rank: int
     targets: tuple[str, ...]
     strength: float = 1.0
+    owner: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -274,6 +276,7 @@ class EditSummary:
             "layers": list(self.layers),
             "rank": self.rank,
             "targets": list(self.targets),
+            "owner": self.owner,
         }
 
 

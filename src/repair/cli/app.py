@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from repair import __version__
-from repair.cli import bench, conversation, edits, failures, inspection, results
+from repair.cli import bench, conversation, edits, failures, inspection, results, serving
 from repair.cli.options import JSON_KEY
 from repair.errors import RepairError
 
@@ -78,6 +78,19 @@ def _bench() -> None:
     """Measure what is forgotten and what it costs."""
 
 
+_keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+_keys.command("add")(serving.add)
+_keys.command("list")(serving.everyone)
+_keys.command("revoke")(serving.revoke)
+
+
+@_keys.callback()
+def _people() -> None:
+    """Say who may use a server, and what they may do."""
+
+
+app.command(rich_help_panel="Serve")(serving.serve)
+app.add_typer(_keys, name="keys", rich_help_panel="Serve")
 app.add_typer(_evaluation, name="bench", rich_help_panel="Measure")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from repair.cli.options import Flags, Json, Text, Yes, with_flags
-from repair.cli.output import interactive, say, say_json
+from repair.cli.options import Flags, Json, MaybeText, Text, Yes, with_flags
+from repair.cli.output import complain, interactive, say, say_json
 from repair.errors import UsageError
 from repair.types import Budget
 
@@ -34,9 +35,15 @@ Ids = Annotated[
 
 @with_flags
 def forget(
-    text: Text,
+    text: MaybeText = None,
     *,
     flags: Flags,
+    many: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", show_default=False, help="CSV file, one request a line."
+        ),
+    ] = None,
     as_json: Json = False,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -45,7 +52,32 @@ def forget(
 ) -> int:
     """Forget what the text asks for. Plans, edits, checks, and rolls back what harms."""
     how = {"strength": strength, "budget": _budget(budget)}
+    if (text is None) == (many is None):
+        raise UsageError("Give either a text or --from FILE.")
+    if many is not None:
+        return _forget_all(flags, many, as_json=as_json, dry_run=dry_run, yes=yes, **how)
+    assert text is not None  # noqa: S101 - one of the two was given
     return _operate(flags, text, "forget", as_json=as_json, dry_run=dry_run, yes=yes, **how)
+
+
+def _forget_all(flags: Flags, file: Path, *, as_json: bool, **how: Any) -> int:
+    """Every request of a file that its report does not have yet."""
+    from repair.cli import bulk, display
+
+    requests, report = bulk.read_requests(file), bulk.Report(file.with_suffix(".report.csv"))
+    waiting = [line for line, _ in requests if line not in report.done]
+    with display.Stages() as stages, flags.session() as session:
+        for done, record in enumerate(bulk.forget_all(session, requests, report, **how), 1):
+            complain(f"{done}/{len(waiting)} line {record['line']}: {record['status']}")
+            stages.doing(f"{done} of {len(waiting)} requests")
+    found = [report.done[line] for line, _ in requests]
+    healed = found.count("healed")
+    if as_json:
+        counts = {status: found.count(status) for status in sorted(set(found))}
+        say_json({"requests": len(found), "report": str(report.path), "statuses": counts})
+    else:
+        say(f"{healed} of {len(found)} forgotten; {report.path} has a line for each")
+    return 0 if healed == len(found) else 1
 
 
 @with_flags

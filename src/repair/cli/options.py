@@ -36,6 +36,13 @@ def _readable(text: str) -> str:
     return text
 
 
+def _maybe_readable(text: str | None) -> str | None:
+    return text if text is None else _readable(text)
+
+
+MaybeText = Annotated[
+    str | None, typer.Argument(callback=_maybe_readable, metavar="TEXT", show_default=False)
+]
 Text = Annotated[str, typer.Argument(callback=_readable, metavar="TEXT", show_default=False)]
 Json = Annotated[
     bool,
@@ -68,6 +75,9 @@ class Flags:
     ] = None
     seed: Annotated[int | None, _option("Seed of everything random; default 0.")] = None
     home: Annotated[Path | None, _option("Folder with the ledger and caches (REPAIR_HOME).")] = None
+    database: Annotated[
+        str | None, _option("Ledger in PostgreSQL: postgresql+psycopg://user@host/name.")
+    ] = None
 
     def settings(self) -> Settings:
         """Flags over environment over ``repair.toml``.
@@ -106,7 +116,9 @@ class Flags:
             device=settings.device,
             quantization=settings.quantization,
         )
-        session = Session(patient, home=settings.home, on_stage=on_stage)
+        session = Session(
+            patient, home=settings.home, database=settings.database, on_stage=on_stage
+        )
         try:
             yield session
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -103,22 +104,51 @@ def _at_endpoint(flags: Flags, url: str, folder: Path | None) -> dict[str, Any]:
 @with_flags
 def audit(
     edit: Annotated[
-        int | None,
-        typer.Argument(metavar="[ID]", show_default=False, help="Default: all edits."),
+        str | None,
+        typer.Argument(metavar="ID|FILE", show_default=False, help="Default: all edits."),
     ] = None,
     *,
     flags: Flags,
+    check: Annotated[
+        bool,
+        typer.Option("--verify", help="Check the hash chain: the journal's, or a receipt FILE's."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show an edit's receipt. What was asked, changed and measured, never the secret."""
+    if check:
+        events = _verified(flags, edit)
+        if as_json:
+            say_json({"events": events, "chain": "intact"})
+        else:
+            say(f"intact: {events} events")
+        return
+    if edit is not None and not edit.isdigit():
+        raise UsageError("An edit's id is a whole number.", "`repair history` lists them.")
     with flags.session() as session:
-        receipt = session.audit(edit)
+        receipt = session.audit(int(edit) if edit is not None else None)
     if as_json:
         say_json(receipt)
         return
     from repair.cli import display
 
     display.out.print(display.record(receipt))
+
+
+def _verified(flags: Flags, file: str | None) -> int:
+    """The number of events checked; needs no model, and for a receipt no ledger either."""
+    from repair import journal
+    from repair.ledger import Ledger
+
+    if file is None:
+        settings = flags.settings()
+        with Ledger(settings.home, "any", settings.database) as ledger:
+            return ledger.verify()
+    try:
+        receipt = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} is no receipt.", "Give a file that the server gave.") from error
+    return journal.check_receipt(receipt)
 
 
 @with_flags

@@ -1,0 +1,193 @@
+"""The engine as other servers: each state of the edits is an adapter, pushed to all of them.
+
+Watchdog, surgeon and ledger stay here; the replicas only answer. A new state is loaded under a
+new name by every replica, asked canaries there, and only then routed to; until then nobody is
+answered from the state before, which may still tell what was forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from repair.adapter import save_peft
+from repair.errors import EnvironmentProblem, RepairError
+from repair.ledger import Ledger
+from repair.patient import Patient
+from repair.plan import MAX_ANSWER_TOKENS
+from repair.retain import RETAIN_QUESTIONS
+from repair.server.engine import Piece, Question
+from repair.server.replica import Replica
+from repair.verify import rouge_l_recall
+
+# What the local patient answers under the same edits, and nobody's secret.
+Local = Callable[[Ledger, Sequence[str]], list[str]]
+# Mean agreement of the replica's answers with those here; rounding may flip a word.
+AGREES = 0.9
+_GENERAL = 8
+_MOST_PROBES = 24
+_THREADS = 64
+
+
+class RemoteEngine:
+    """Replicas of one base model, kept at the ledger's state.
+
+    Args:
+        patient: says what the model's layers are called; its weights are not touched.
+        local: answers here with a view's edits, for the canaries.
+        folder: where adapters are written; the replicas must see it under the same path.
+
+    Raises:
+        EnvironmentProblem: a replica cannot be reached or serves no model.
+    """
+
+    def __init__(
+        self,
+        patient: Patient,
+        ledger: Ledger,
+        replicas: Sequence[Replica],
+        folder: Path,
+        local: Local,
+    ) -> None:
+        self.name = patient.name
+        self._patient, self._ledger, self._local = patient, ledger.view(""), local
+        self._replicas, self._folder = list(replicas), folder.absolute()
+        self._bases = [self._base(replica) for replica in self._replicas]
+        self._turn = itertools.count()
+        self._lock = threading.Lock()
+        # By owner: the ledger's state, and the adapter's name, empty for the bare model.
+        self._served: dict[str, tuple[int, str]] = {}
+        self._retired: list[str] = []
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="remote")
+
+    @staticmethod
+    def _base(replica: Replica) -> str:
+        names = replica.models()
+        if not names:
+            raise EnvironmentProblem(f"The engine at {replica.root} serves no model.")
+        return names[0]
+
+    def versions(self) -> list[str]:
+        """The adapters in use."""
+        with self._lock:
+            return sorted({name for _, name in self._served.values() if name})
+
+    def follow(self) -> None:
+        """Push the ledger's state to every replica, verify it there, and route to it."""
+        self._serve("")
+
+    def close(self) -> None:
+        """Stop asking; the replicas keep their adapters."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def answer(self, question: Question) -> AsyncIterator[Piece]:
+        """See `Engine.answer`."""
+        loop = asyncio.get_running_loop()
+        found: asyncio.Queue[Piece | RepairError] = asyncio.Queue()
+        gone = threading.Event()
+
+        def deliver(piece: Piece | RepairError) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(found.put_nowait, piece)
+
+        self._pool.submit(self._relay, question, deliver, gone)
+        try:
+            while True:
+                piece = await found.get()
+                if isinstance(piece, RepairError):
+                    raise piece
+                yield piece
+                if piece.finish:
+                    return
+        finally:
+            gone.set()
+
+    def _relay(self, question: Question, deliver: Any, gone: threading.Event) -> None:
+        try:
+            name = self._serve(question.owner)
+            index = next(self._turn) % len(self._replicas)
+            body = {
+                "model": name or self._bases[index],
+                "messages": question.messages,
+                "max_tokens": question.max_tokens,
+                "temperature": question.temperature,
+                "top_p": question.top_p,
+                "seed": question.seed,
+                "stop": list(question.stop),
+            }
+            version, finish, text = name or self.name, "stop", ""
+            usage: dict[str, int] = {}
+            for chunk in self._replicas[index].stream(body):
+                if gone.is_set():
+                    return
+                usage = chunk.get("usage") or usage
+                for choice in chunk.get("choices", ()):
+                    text = (choice.get("delta") or {}).get("content") or ""
+                    finish = choice.get("finish_reason") or finish
+                    if text:
+                        deliver(Piece(text, version, 0, 0))
+            counts = (usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+            deliver(Piece("", version, *counts, finish))
+        except RepairError as error:
+            deliver(error)
+
+    # Versions
+
+    def _serve(self, owner: str) -> str:
+        """The name that answers for ``owner`` at the ledger's present state."""
+        with self._lock:
+            view = self._ledger.view(owner)
+            if owner and not view.active(own=True):
+                owner, view = "", self._ledger
+            state, known = view.state_token(), self._served.get(owner)
+            if known is not None and known[0] == state:
+                return known[1]
+            edits, name = view.active(), ""
+            if edits:
+                name = "-".join(filter(None, ("repair", view.model[:8], str(state), owner)))
+                save_peft(self._patient, edits, self._folder / name)
+                self._push(view, name)
+            self._served[owner] = (state, name)
+            if known is not None and known[1]:
+                self._retire(known[1])
+            return name
+
+    def _push(self, view: Ledger, name: str) -> None:
+        """Load on every replica and ask the canaries there; on a failure on none."""
+        questions = list(RETAIN_QUESTIONS[:_GENERAL])
+        for edit in reversed(view.history()):
+            if edit.state == "active" and len(questions) < _GENERAL + _MOST_PROBES:
+                questions += [probe.question for probe in view.probes(edit.id)]
+        wanted = self._local(view, questions)
+        loaded: list[Replica] = []
+        try:
+            for replica in self._replicas:
+                if name not in replica.models():
+                    replica.load(name, self._folder / name)
+                loaded.append(replica)
+                said = replica.answers(name, questions, MAX_ANSWER_TOKENS)
+                agree = sum(map(rouge_l_recall, wanted, said)) / len(wanted)
+                if agree < AGREES:
+                    raise EnvironmentProblem(
+                        f"The engine at {replica.root} loaded adapter {name} and answers "
+                        f"otherwise than here (agreement {agree:.2f}).",
+                        "It may serve another base model, or limit the adapter's rank.",
+                    )
+        except RepairError:
+            for replica in loaded:
+                replica.unload(name)
+            raise
+
+    def _retire(self, name: str) -> None:
+        """Unload what answers no new question; one version later, so that answers can end."""
+        self._retired.append(name)
+        while len(self._retired) > 1:
+            old = self._retired.pop(0)
+            for replica in self._replicas:
+                if old in replica.models():
+                    replica.unload(old)

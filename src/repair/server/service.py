@@ -1,0 +1,69 @@
+"""The parts of one running server, put together; what a route needs it finds here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from repair.ledger import Ledger
+from repair.patient import Patient
+from repair.people import People, Policy
+from repair.server.access import Access
+from repair.server.batch import LocalEngine
+from repair.server.engine import Engine
+from repair.server.history import History
+from repair.server.metrics import Metrics
+from repair.server.remote import RemoteEngine
+from repair.server.replica import Replica
+from repair.server.theatre import Theatre, twin
+from repair.session import Session
+
+
+@dataclass
+class Service:
+    """An engine that answers, a theatre that operates, and who may use them."""
+
+    engine: Engine
+    theatre: Theatre
+    access: Access
+    history: History = field(default_factory=History)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger as everyone sees it."""
+        return self.theatre.ledger
+
+    def close(self) -> None:
+        """Finish what is in hand and let go of threads and files."""
+        self.engine.close()
+        self.theatre.close()
+        self.access.people.close()
+
+
+def open_service(
+    patient: Patient,
+    home: Path,
+    *,
+    database: str | None = None,
+    policy: Policy | None = None,
+    local: bool = True,
+    replicas: Sequence[Replica] = (),
+) -> Service:
+    """A service that answers with ``patient`` itself, or with other servers of the same model.
+
+    Args:
+        patient: without edits; the service owns it from now on.
+        local: the server will listen on a loopback address alone.
+        replicas: who answers instead of this process; they get the edits as adapters.
+    """
+    operated = patient if replicas else twin(patient)
+    theatre = Theatre(Session(operated, home=home, database=database))
+    access = Access(People(home, database), policy or Policy(), local=local)
+    engine: Engine = (
+        LocalEngine(patient, theatre.ledger)
+        if not replicas
+        else RemoteEngine(operated, theatre.ledger, replicas, home / "adapters", theatre.answers)
+    )
+    return Service(engine, theatre, access)
