@@ -7,15 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from repair.refusals import REFUSALS
 from repair.types import Budget, Change, Probe
 from repair.verify import recall
 
+_REFUSALS = frozenset(REFUSALS)
+_FORGOTTEN = frozenset({"exact", "paraphrase", "prefix"})
+
 
 def by_kind(probes: Sequence[Probe], replies: Sequence[str]) -> dict[str, list[float]]:
-    """Recalls of the replies, in the order of the probes, per kind of probe."""
+    """Recalls of the replies, in the order of the probes, per kind of probe.
+
+    A reply that is a refusal word for word gives nothing away, even where it shares "the"
+    with a short answer.
+    """
     values: dict[str, list[float]] = {}
     for probe, reply in zip(probes, replies, strict=True):
-        values.setdefault(probe.kind, []).append(recall(probe, reply))
+        refused = probe.kind in _FORGOTTEN and reply.strip() in _REFUSALS
+        values.setdefault(probe.kind, []).append(0.0 if refused else recall(probe, reply))
     return values
 
 
