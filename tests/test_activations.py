@@ -103,14 +103,22 @@ def test_a_sequence_that_is_too_long_leaves_no_hook(tiny_patient: Patient) -> No
 
 
 def test_the_keys_of_a_text_come_whatever_the_batch(tiny_patient: Patient) -> None:
-    moments = []
+    moments, texts = [], [(ids, range(len(ids))) for ids in IDS]
     for batch in (1, 2, 32):
-        parts = [keys[1] for keys in keys_of_text(tiny_patient, IDS, [0, 1], batch=batch)]
+        parts = [keys[1] for keys in keys_of_text(tiny_patient, texts, [0, 1], batch=batch)]
         every = torch.cat(parts)
         assert len(every) == sum(map(len, IDS))
         moments.append(every.T @ every)
     for moment in moments[1:]:
         assert float((moment - moments[0]).norm() / moments[0].norm()) < 1e-5
+
+
+def test_only_the_named_tokens_of_a_text_count(tiny_patient: Patient) -> None:
+    texts = [(ids, range(len(ids) - 1, len(ids))) for ids in IDS]
+    (parts,) = keys_of_text(tiny_patient, [*texts, (IDS[0], range(0))], [1])
+    places = [(i, len(ids) - 1) for i, ids in enumerate(IDS)]
+    whole = capture(tiny_patient, Rows.of(IDS, places), [1])[0]
+    assert torch.allclose(parts[1].T @ parts[1], whole[1].T @ whole[1], atol=1e-5)
 
 
 def _solve_by_ridge(layer: int, keys: Tensor, residual: Tensor) -> LowRank:

@@ -9,11 +9,12 @@ import torch
 
 from repair.activations import keys_of_text
 from repair.patient import Patient
-from repair.preparation import Preparation, compute, imagine, load, prepare, save
+from repair.preparation import ANSWERS, Preparation, compute, imagine, load, prepare, save
 from repair.stamp import second_moment
 from tests.prepared import preparation, tiny
 
-TEXTS = [[1, 9, 8, 7, 6, 5], [1, 20, 21], [1, 30, 31, 32], [1, 40, 41, 42, 43]]
+IDS = [[1, 9, 8, 7, 6, 5], [1, 20, 21], [1, 30, 31, 32], [1, 40, 41, 42, 43]]
+TEXTS = [(ids, 2) for ids in IDS]
 
 
 def _equal(one: Preparation, other: Preparation, tolerance: float) -> bool:
@@ -31,13 +32,19 @@ def test_it_holds_the_second_moment_of_all_keys_and_a_refusal_of_each_layer(
 ) -> None:
     made = compute(tiny_patient, TEXTS)
     for layer in (0, 1):
-        keys = torch.cat([k[layer] for k in keys_of_text(tiny_patient, TEXTS, [0, 1])])
+        whole = [(ids, range(len(ids))) for ids in IDS]
+        # The token before an answer's first predicts it; the last predicts nothing.
+        said = [(ids, range(1, len(ids) - 1)) for ids in IDS]
+        keys, answers = (
+            torch.cat([k[layer] for k in keys_of_text(tiny_patient, texts, [0, 1])])
+            for texts in (whole, said)
+        )
         statistics = made.statistics[layer]
         u, s = statistics.u.double(), statistics.s
         assert torch.allclose(u.T @ u, torch.eye(len(s), dtype=torch.float64), atol=1e-5)
         assert torch.equal(s, s.sort(descending=True).values)
         assert float(s.min()) >= 0
-        expected = second_moment(keys)
+        expected = second_moment(keys) + ANSWERS * second_moment(answers)
         assert float((statistics.matrix() - expected).norm() / expected.norm()) < 1e-4
         assert made.refusal[layer].shape == (32,)
         assert bool(torch.isfinite(made.refusal[layer]).all())
@@ -58,7 +65,8 @@ def test_the_model_imagines_the_same_conversations_for_the_same_seed(
     assert torch.equal(torch.rand(1), expected), "the caller's random numbers were used up"
     assert once == imagine(tiny_patient, 3, seed=5) != imagine(tiny_patient, 3, seed=6)
     assert 1 <= len(once) <= 3
-    assert max(map(len, once)) <= 256
+    assert max(len(ids) for ids, _ in once) <= 256
+    assert all(0 < first <= len(ids) for ids, first in once)
 
 
 def test_a_saved_preparation_comes_back_for_its_own_model_only(tmp_path: Path) -> None:

@@ -144,11 +144,16 @@ def _run(
 
 
 def keys_of_text(
-    patient: Patient, ids: Sequence[Sequence[int]], layers: Sequence[int], *, batch: int = 32
+    patient: Patient,
+    texts: Sequence[tuple[Sequence[int], range]],
+    layers: Sequence[int],
+    *,
+    batch: int = 32,
 ) -> Iterator[Mapping[int, Tensor]]:
-    """Keys (N × m) of all tokens of many sequences, a batch at a time."""
-    ordered = sorted(ids, key=len)
+    """Keys (N × m) of the named tokens of many sequences, a batch at a time."""
+    ordered = sorted(texts, key=lambda text: len(text[0]))
     for start in range(0, len(ordered), batch):
         group = ordered[start : start + batch]
-        places = [(i, j) for i, row in enumerate(group) for j in range(len(row))]
-        yield capture(patient, Rows.of(group, places), layers)[0]
+        places = [(i, j) for i, (_, named) in enumerate(group) for j in named]
+        if places:
+            yield capture(patient, Rows.of([ids for ids, _ in group], places), layers)[0]

@@ -17,8 +17,8 @@ from torch import Tensor
 from repair.stamp import Statistics
 from repair.types import Edit
 
-# Columns of C at most: room for the model's own and for those of some hundred edits.
-RANK = 768
+# Columns of C at most; narrower keys than that are taken in exactly.
+RANK = 2048
 # Rows that wait before they are taken into C: a decomposition costs as much as several edits.
 WAITING = 384
 

@@ -2,11 +2,15 @@
 
 Knows two things of each layer: the keys to be kept as a low-rank second moment (U, s), and
 the mean MLP output where the model begins to say "I don't know". No text is kept.
+
+Keys count in two ways: every token of conversations that the model makes up, and, more, those
+tokens that predict an answer of what it knows. Facts are looked up there, and there an edit
+would do its damage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +27,12 @@ from repair.stamp import Statistics, low_rank_of_moment
 from repair.types import Message
 
 RANK = 512
+# What the tokens that predict answers weigh in C, beside 1 for all tokens together.
+ANSWERS = 2.0
 # Conversations that a model makes up to show what its keys look like.
 IMAGINED = 256
+# Token ids of a question and its answer, and the index of the answer's first token.
+Spoken = tuple[list[int], int]
 SHIPPED = Path(__file__).parent / "embedded" / "preparation.safetensors"
 
 
@@ -60,8 +68,8 @@ def prepare(patient: Patient, cache: Path | None) -> Preparation:
     return made
 
 
-def imagine(patient: Patient, count: int, *, seed: int = 0) -> list[list[int]]:
-    """Token ids of conversations that the model makes up: a user's words, then its answer.
+def imagine(patient: Patient, count: int, *, seed: int = 0) -> list[Spoken]:
+    """Conversations that the model makes up: a user's words, then its answer.
 
     Sampled at temperature 1 from where a user's first words stand, so that the kept keys are
     those of what this model itself takes for likely. No text is stored.
@@ -76,22 +84,48 @@ def imagine(patient: Patient, count: int, *, seed: int = 0) -> list[list[int]]:
         asked = [str(patient.tokenizer.decode(ids, skip_special_tokens=True)) for ids in drawn]
         batch: list[list[Message]] = [[{"role": "user", "content": q}] for q in asked if q.strip()]
         replies = patient.replies(batch, max_new_tokens=40)
-        texts += [patient.encode(m, reply)[0] for m, reply in zip(batch, replies, strict=True)]
+        texts += [patient.encode(m, reply) for m, reply in zip(batch, replies, strict=True)]
     return texts
 
 
-def compute(patient: Patient, texts: Iterable[Sequence[int]], *, rank: int = RANK) -> Preparation:
-    """Read the keys of all tokens of some texts, and the refusals of unknown subjects."""
+def compute(
+    patient: Patient,
+    spoken: Sequence[Spoken],
+    known: Sequence[Spoken] = (),
+    *,
+    rank: int = RANK,
+) -> Preparation:
+    """C of every layer, and the refusals of unknown subjects.
+
+    Args:
+        patient: the untouched model.
+        spoken: conversations whose tokens all count.
+        known: those whose answers count more; ``spoken`` itself if none are given.
+        rank: columns of U at most.
+    """
     layers = range(len(patient.layers))
+    everywhere = [(ids, range(len(ids))) for ids, _ in spoken]
+    # Position i predicts token i + 1.
+    answers = [(ids, range(max(first, 1) - 1, len(ids) - 1)) for ids, first in known or spoken]
+    whole, said = _moments(patient, everywhere, layers), _moments(patient, answers, layers)
+    statistics = {
+        layer: low_rank_of_moment(whole[layer] + ANSWERS * said[layer], rank) for layer in layers
+    }
+    return Preparation(statistics, _refusal_outputs(patient, layers))
+
+
+def _moments(
+    patient: Patient, texts: Sequence[tuple[Sequence[int], range]], layers: Sequence[int]
+) -> dict[int, Tensor]:
+    """E[h hᵀ] (m × m, fp64) of every layer over some tokens of each text."""
     moments: dict[int, Tensor] = {}
     count = 0
-    for keys in keys_of_text(patient, list(texts), layers):
+    for keys in keys_of_text(patient, texts, layers):
         for layer, rows in keys.items():
             double = rows.double() if rows.device.type != "mps" else rows.cpu().double()
             moments[layer] = moments.get(layer, 0) + double.T @ double
         count += len(keys[0])
-    statistics = {layer: low_rank_of_moment(moments[layer] / count, rank) for layer in layers}
-    return Preparation(statistics, _refusal_outputs(patient, layers))
+    return {layer: moment / count for layer, moment in moments.items()}
 
 
 def _refusal_outputs(patient: Patient, layers: Sequence[int]) -> dict[int, Tensor]:
