@@ -217,7 +217,8 @@ class Operation:
         keys = torch.cat([keys, beside])
         residual = torch.cat([residual, residual.new_zeros(len(beside), residual.shape[1])])
         weights = torch.cat([weights.to(keys.device), weights.new_ones(len(beside)).to(keys)])
-        if plan.method == "stamp-lr":
+        # Both forms give the same change; with more rows than columns the full one is cheaper.
+        if plan.method == "stamp-lr" and len(keys) <= keys.shape[1]:
             low = stamp_low_rank(
                 keys,
                 residual,
@@ -227,7 +228,7 @@ class Operation:
                 weights=weights,
             )
             return low if low.rank <= plan.rank else compress(low.b, low.a, plan.rank)
-        if plan.method == "stamp":
+        if plan.method != "paper":
             delta = stamp(
                 keys,
                 residual,

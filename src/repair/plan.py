@@ -35,6 +35,7 @@ class RepairPlan(BaseModel):
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     method: Method = "stamp-lr"
     strengths: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field(min_length=1)
+    forget_weight: float = Field(default=1.0, gt=0)
     neighbour_weight: float = Field(default=1.0, ge=0)
     beta: float = Field(default=100.0, ge=0)
     ridge: float = Field(default=0.1, gt=0)

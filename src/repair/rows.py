@@ -126,7 +126,7 @@ def build_rows(
     for fact in plan.facts:
         for index, wording in enumerate(_wordings(fact)):
             ids, first = patient.encode(_user(wording), fact.answer)
-            moved, refused = builder.add(ids, first, 1.0), REFUSAL
+            moved, refused = builder.add(ids, first, plan.forget_weight), REFUSAL
             if fact.standins:
                 standin = fact.standins[index % len(fact.standins)]
                 other, begin = patient.encode(

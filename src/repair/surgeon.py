@@ -32,11 +32,14 @@ ASK_BATCH = 128
 class Procedure:
     """How edits of a model are made: the outcome of tuning, not of a request.
 
-    ``layers`` None means all. ``strengths`` are tried in order.
+    ``layers`` None means all but the first third: what a layer so early sees is the words and
+    hardly whom they are about, so an edit there reaches everybody. ``strengths`` are tried in
+    order.
     """
 
     layers: tuple[int, ...] | None = None
-    strengths: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    strengths: tuple[float, ...] = (1.5, 2.0, 3.0)
+    forget_weight: float = 10.0
     neighbour_weight: float = 3.0
     beta: float = 1000.0
     ridge: float = 0.1
@@ -99,16 +102,17 @@ class Surgeon:
         """The plan that repairs exactly these facts."""
         if not facts:
             return None
-        how = self.procedure
+        how, count = self.procedure, len(self.patient.layers)
         return RepairPlan(
             operation="correct" if correct else "forget",
             targets=tuple(target[:MAX_TEXT] for target in targets),
             facts=self._with_standins(facts),
             neighbours=self.neighbours(facts),
             retain=self.retain(facts),
-            layers=how.layers or tuple(range(len(self.patient.layers))),
+            layers=how.layers or tuple(range(count // 3, count)),
             method=how.method,
             strengths=how.strengths,
+            forget_weight=how.forget_weight,
             neighbour_weight=how.neighbour_weight,
             beta=how.beta,
             ridge=how.ridge,
