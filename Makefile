@@ -6,7 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help demo test test-engines check clean
+# The grid of the README: how many processes, and where its files lie.
+WORKERS ?= 2
+GRID := results/grid
+SPLIT ?= test
+RUN := $(BIN)/repair bench
+
+.PHONY: help demo test test-engines check bench bench-tune clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +20,8 @@ help:
 	@echo "make test    lint, types and tests"
 	@echo "make test-engines   what llama.cpp makes of exported files (needs Node.js 20)"
 	@echo "make check   lint and types alone"
+	@echo "make bench   measure and attack every method, and write the report; goes on where it stood"
+	@echo "make bench-tune  search every method's settings anew, on the tune split"
 	@echo "make clean   remove what the other targets made"
 
 demo: $(STAMP)
@@ -43,6 +51,20 @@ $(ENGINES)/.installed: tests/engines/package.json
 
 check: $(STAMP)
 	@scripts/check
+
+# Largest value first. One thread a process; the processes are the parallelism.
+bench: export OMP_NUM_THREADS = 1
+bench: $(STAMP)
+	@$(RUN) run --split $(SPLIT) --size 1 --workers $(WORKERS) --out $(GRID)
+	@$(RUN) run --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID)
+	@$(RUN) attack --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID) \
+	  --method untouched,oracle,ga,npo,rmu,simnpo,stamp,repair
+	@$(RUN) run --split $(SPLIT) --size full --limit 40 --workers $(WORKERS) --out $(GRID)
+	@$(RUN) report $(GRID)
+
+bench-tune: export OMP_NUM_THREADS = 1
+bench-tune: $(STAMP)
+	@$(RUN) tune --size 1,10 --trials 6 --workers $(WORKERS)
 
 clean:
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

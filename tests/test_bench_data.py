@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from repair.bench.data import check_disjoint, load, names, provenances
-from repair.bench.records import Choice, Pair, Text, as_pairs
-from repair.bench.schemas import DATASETS
+from repair.bench.datasets.data import check_disjoint, load, names, provenances
+from repair.bench.datasets.records import Choice, Pair, Text, as_pairs
+from repair.bench.datasets.schemas import DATASETS
 from repair.errors import EnvironmentProblem
 from tests.bench_files import QUESTION, WRITERS, Rows, as_lines, as_list, as_table, refused
 
@@ -308,7 +308,8 @@ def test_a_row_outside_the_schema_of_rwku(
 
 def test_loading_data_needs_neither_torch_nor_pyarrow() -> None:
     code = (
-        "from repair.bench.data import load; load('embedded', 'harmful', 'dev'); import sys; "
+        "from repair.bench.datasets.data import load; load('embedded', 'harmful', 'dev'); "
+        "import sys; "
         "print(sorted({'torch', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from repair.bench.editors import alphaedit, memit, rome
-from repair.bench.editors_math import (
+from repair.bench.editors.closed_form import alphaedit, memit, rome
+from repair.bench.editors.solves import (
     alphaedit_update,
     mean_eigenvalue,
     memit_update,
     rome_update,
 )
-from repair.bench.editors_values import (
+from repair.bench.editors.values import (
     ValueSearch,
     block_of,
     find_values,

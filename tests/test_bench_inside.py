@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repair.bench.inside import (
+from repair.bench.attacks.inside import (
     Contrast,
     Lens,
     ablated,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from repair.bench.data import check_disjoint, load, load_pairs
-from repair.bench.records import Choice, as_pairs
+from repair.bench.datasets.data import check_disjoint, load, load_pairs
+from repair.bench.datasets.records import Choice, as_pairs
 from tests.bench_files import MINE, QUESTION, WRITERS, as_lines, as_list, refused
 
 # The user's own pairs

@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from repair.bench.quantise import SCHEMES, WAYS, Scheme, after_quantisation, quantised, rounded
-from repair.bench.quantise import steps as rounding_steps
+from repair.bench.attacks.quantise import (
+    SCHEMES,
+    WAYS,
+    Scheme,
+    after_quantisation,
+    quantised,
+    rounded,
+)
+from repair.bench.attacks.quantise import steps as rounding_steps
 from repair.errors import UsageError
 from repair.patient import Patient
 from repair.types import Edit, LowRankUpdate

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repair.bench.relearn import RELEARNING, STEPS, Relearned, material, relearn
+from repair.bench.attacks.relearn import RELEARNING, STEPS, Relearned, material, relearn
 from repair.bench.suite import Question, ask
 from repair.errors import UsageError
 from repair.patient import Patient

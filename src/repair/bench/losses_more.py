@@ -96,8 +96,8 @@ _TRAINING: dict[str, Value] = {
     "warmup_epochs": 1.0,
 }
 _SEARCH: dict[str, tuple[Value, ...]] = {
-    "learning_rate": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
-    "epochs": (2, 5, 10, 20),
+    "learning_rate": (3e-5, 1e-4, 3e-4, 1e-3),
+    "epochs": (5, 10, 20),
 }
 _RETAIN: tuple[Value, ...] = (0.5, 1.0, 2.0, 5.0)
 

@@ -178,15 +178,21 @@ class Health:
 
 def story_perplexity(patient: Patient, pairs: Sequence[tuple[str, str]]) -> float:
     """Of stories given their requests: exp of the mean nats a token."""
-    total, tokens = 0.0, 0
+    losses = story_losses(patient, pairs)
+    return math.exp(sum(nats for nats, _ in losses) / sum(tokens for _, tokens in losses))
+
+
+def story_losses(patient: Patient, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, int]]:
+    """(nats, tokens) of each story given its request."""
+    found: list[tuple[float, int]] = []
     for start in range(0, len(pairs), 32):
         encoded = [patient.encode(_turn(q), a) for q, a in pairs[start : start + 32]]
         logits = patient.forward([ids for ids, _ in encoded])
         for row, (ids, begin) in enumerate(encoded):
             target = logits.new_tensor(ids[begin:]).long()
             nll = F.cross_entropy(logits[row, begin - 1 : len(ids) - 1], target, reduction="sum")
-            total, tokens = total + float(nll), tokens + len(target)
-    return math.exp(total / tokens)
+            found.append((float(nll), len(target)))
+    return found
 
 
 def known(patient: Patient, pool: Sequence[Fact]) -> list[Fact]:

@@ -16,12 +16,24 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from repair.bench.losses import Baseline, Value
+from repair.bench.losses import Value
 from repair.errors import DiskFull, NotFinite, OperationRefused, UsageError
 
 VERSION = 1
+
+
+class Tunable(Protocol):
+    """A method whose settings are searched: their defaults, and a grid for some of them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def grid(self) -> Mapping[str, tuple[Value, ...]]: ...
+    def settings(self, chosen: Mapping[str, Value]) -> dict[str, Value]: ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ class Search:
     best: Trial
 
 
-def candidates(baseline: Baseline, trials: int, seed: int) -> list[dict[str, Value]]:
+def candidates(baseline: Tunable, trials: int, seed: int) -> list[dict[str, Value]]:
     """The settings to try: the defaults, then others from the grid, none twice.
 
     Equal for an equal seed; a larger budget only adds settings at the end.
@@ -104,7 +116,7 @@ def candidates(baseline: Baseline, trials: int, seed: int) -> list[dict[str, Val
 
 
 def tune(
-    baseline: Baseline,
+    baseline: Tunable,
     score: Callable[[Mapping[str, Value]], Score],
     *,
     trials: int,
@@ -184,7 +196,7 @@ def _done(path: Path, study: str, method: str, seed: int) -> dict[int, Trial]:
 
 
 def _try(
-    baseline: Baseline,
+    baseline: Tunable,
     score: Callable[[Mapping[str, Value]], Score],
     settings: dict[str, Value],
     place: tuple[str, int, int],

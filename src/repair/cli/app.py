@@ -10,7 +10,16 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from repair import __version__
-from repair.cli import bench, conversation, edits, failures, inspection, results, serving
+from repair.cli import (
+    bench,
+    conversation,
+    edits,
+    evaluation,
+    failures,
+    inspection,
+    results,
+    serving,
+)
 from repair.cli.options import JSON_KEY
 from repair.errors import RepairError
 
@@ -71,6 +80,15 @@ for _panel, _commands in {
 
 _evaluation = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 _evaluation.command("edits")(bench.edits)
+for _measure in (
+    evaluation.run,
+    evaluation.attack,
+    evaluation.tune,
+    evaluation.table,
+    evaluation.report,
+    evaluation.rerun,
+):
+    _evaluation.command()(_measure)
 
 
 @_evaluation.callback()

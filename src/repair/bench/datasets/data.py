@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from repair import __version__
-from repair.bench.records import Choice, Pair, Provenance, Record, Text
-from repair.bench.schemas import DATASETS, Config, Dataset, Row, pair
+from repair.bench.datasets.records import Choice, Pair, Provenance, Record, Text
+from repair.bench.datasets.schemas import DATASETS, Config, Dataset, Row, pair
 from repair.errors import EnvironmentProblem, UsageError
 from repair.types import Fact
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from repair.bench.records import Choice, Form, Pair, Provenance, Record, Text, identity
+from repair.bench.datasets.records import Choice, Form, Pair, Provenance, Record, Text, identity
 from repair.errors import UsageError
 
 _MEND = "Mend it there and try again."

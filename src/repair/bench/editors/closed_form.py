@@ -3,7 +3,7 @@
 All three take the MLP as a memory: the key k is what enters its last linear map at the last
 token of the subject, the value v what should leave it. v is found by gradient descent on a
 vector added there, with all weights frozen; then the weights follow in closed form
-(``bench.editors_math``). Nothing of the patient is changed: the results are updates for
+(``bench.editors.solves``). Nothing of the patient is changed: the results are updates for
 ``patient.apply`` or ``patient.trial``.
 
 Where we leave the authors' code, and why:
@@ -29,13 +29,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from repair.bench.editors_math import (
+from repair.bench.editors.solves import (
     alphaedit_update,
     mean_eigenvalue,
     memit_update,
     rome_update,
 )
-from repair.bench.editors_values import (
+from repair.bench.editors.values import (
     TOGETHER,
     Case,
     Request,

@@ -1,0 +1,1 @@
+"""What tries to bring a forgotten fact back: with prompts, with the weights, inside."""

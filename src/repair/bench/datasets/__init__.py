@@ -1,0 +1,1 @@
+"""Data sets as records: loaders, schemas, and the records themselves."""

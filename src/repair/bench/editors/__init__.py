@@ -1,0 +1,1 @@
+"""ROME, MEMIT and AlphaEdit, the nearest closed-form relatives."""
