@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("types", "settings", "errors"),
         ("catalogue", "refusals", "plan", "retain"),
         (
-            "patient architectures checkpoint memory prompts weights quantised saving",
+            "patient architectures checkpoint decoding memory prompts weights quantised saving",
             "stamp",
             "world",
         ),

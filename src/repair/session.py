@@ -187,9 +187,10 @@ class Session:
         self._check(question)
         self._refresh()
         clock, part = Clock(), share(strength)
-        with clock.time("surgeon"):
-            plan = self.surgeon.plan_question(question, answer)
-        return self._carry_out(plan, (question,), clock, strength=part)
+        with self.patient.remembering():
+            with clock.time("surgeon"):
+                plan = self.surgeon.plan_question(question, answer)
+            return self._carry_out(plan, (question,), clock, strength=part)
 
     def plan(self, text: str) -> dict[str, Any]:
         """Watchdog and surgeon; nothing is applied."""
@@ -211,11 +212,12 @@ class Session:
         **how: Any,
     ) -> Outcome:
         clock = clock or Clock()
-        with clock.time("surgeon"):
-            plan = self.surgeon.plan(intent)
-        if plan is not None and budget is not None:
-            plan = plan.model_copy(update={"budget": budget})
-        return self._carry_out(plan, intent.targets, clock, **how)
+        with self.patient.remembering():
+            with clock.time("surgeon"):
+                plan = self.surgeon.plan(intent)
+            if plan is not None and budget is not None:
+                plan = plan.model_copy(update={"budget": budget})
+            return self._carry_out(plan, intent.targets, clock, **how)
 
     def _carry_out(
         self,
