@@ -93,8 +93,16 @@ class Decoder:
             place = slice(length - len(row), None) if left else slice(0, len(row))
             tokens[index, place] = torch.tensor(row, dtype=torch.long)
             mask[index, place] = 1
-        device = self.model.get_input_embeddings().weight.device
-        return tokens.to(device), mask.to(device)
+        return tokens.to(self.device), mask.to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in: the embedding's, also where the layers lie on several."""
+        embedding: Any = self.model.get_input_embeddings()
+        # Weights that accelerate keeps elsewhere are on no device until they are used.
+        hook = getattr(embedding, "_hf_hook", None)
+        where = getattr(hook, "execution_device", None)
+        return torch.device(embedding.weight.device if where is None else where)
 
     def logits(self, ids: Sequence[Ids], *, last: int = 0, grad: bool = False) -> Tensor:
         """Logits (b × t × V) of sequences padded on the right to the longest, t.
