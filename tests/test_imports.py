@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("catalogue", "refusals", "plan", "retain"),
         (
             "patient architectures checkpoint decoding memory prompts weights quantised saving",
-            "stamp",
+            "stamp streaming",
             "world",
         ),
         (

@@ -89,11 +89,14 @@ def test_many_edits_add_one_product_and_end_in_the_same_bits(
 ) -> None:
     edits = [Edit(i, (update(tiny_patient, 0, 2, i),)) for i in range(1, 31)]
     tiny_patient.apply(edits[:29])
-    products = []
+    products: list[int] = []
     plain = torch.Tensor.addmm_
-    monkeypatch.setattr(
-        torch.Tensor, "addmm_", lambda self, *given: products.append(1) or plain(self, *given)
-    )
+
+    def counted(self: torch.Tensor, *given: Any) -> torch.Tensor:
+        products.append(1)
+        return plain(self, *given)
+
+    monkeypatch.setattr(torch.Tensor, "addmm_", counted)
     before = state(tiny_patient)
     for _ in range(2):
         with tiny_patient.trial(edits[29].updates):

@@ -16,13 +16,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from repair.activations import Rows, capture, keys_of_text
+from repair.architectures import MlpOutput
 from repair.catalogue import STANDINS, topics
 from repair.patient import Patient
 from repair.refusals import REFUSALS, is_refusal
 from repair.stamp import Statistics, low_rank_of_moment
+from repair.streaming import StreamedMoment
 from repair.types import Message
 
 RANK = 512
+# The rank shrinks with the size of a model, so that its cached file stays below this.
+LARGEST_FILE = 100_000_000
+# Of wider keys no m × m matrix is formed: 14336 in fp64 would take 1.6 GB a layer.
+WIDEST_MOMENT = 4096
 # Conversations that a model makes up to show what its keys look like.
 IMAGINED = 256
 SHIPPED = Path(__file__).parent / "embedded" / "preparation.safetensors"
@@ -80,18 +86,54 @@ def imagine(patient: Patient, count: int, *, seed: int = 0) -> list[list[int]]:
     return texts
 
 
-def compute(patient: Patient, texts: Iterable[Sequence[int]], *, rank: int = RANK) -> Preparation:
-    """Read the keys of all tokens of some texts, and the refusals of unknown subjects."""
+def compute(
+    patient: Patient, texts: Iterable[Sequence[int]], *, rank: int | None = None
+) -> Preparation:
+    """Read the keys of all tokens of some texts, and the refusals of unknown subjects.
+
+    ``rank`` None takes ``rank_for`` of the model.
+    """
     layers = range(len(patient.layers))
+    rank = rank_for(patient.layers) if rank is None else rank
+    if patient.layers[0].in_features > WIDEST_MOMENT:
+        statistics = _streamed(patient, list(texts), layers, rank)
+    else:
+        statistics = _by_moments(patient, list(texts), layers, rank)
+    return Preparation(statistics, _refusal_outputs(patient, layers))
+
+
+def rank_for(outputs: Sequence[MlpOutput]) -> int:
+    """Columns of U at most: ``RANK``, or as many as ``LARGEST_FILE`` holds of all layers."""
+    fixed = sum(4 * output.out_features + 1024 for output in outputs)
+    column = sum(2 * output.in_features + 4 for output in outputs)
+    return max(1, min(RANK, (LARGEST_FILE - fixed) // column))
+
+
+def _by_moments(
+    patient: Patient, texts: Sequence[Sequence[int]], layers: Sequence[int], rank: int
+) -> dict[int, Statistics]:
     moments: dict[int, Tensor] = {}
     count = 0
-    for keys in keys_of_text(patient, list(texts), layers):
+    for keys in keys_of_text(patient, texts, layers):
         for layer, rows in keys.items():
             double = rows.double() if rows.device.type != "mps" else rows.cpu().double()
             moments[layer] = moments.get(layer, 0) + double.T @ double
         count += len(keys[0])
-    statistics = {layer: low_rank_of_moment(moments[layer] / count, rank) for layer in layers}
-    return Preparation(statistics, _refusal_outputs(patient, layers))
+    return {layer: low_rank_of_moment(moments[layer] / count, rank) for layer in layers}
+
+
+def _streamed(
+    patient: Patient, texts: Sequence[Sequence[int]], layers: Sequence[int], rank: int
+) -> dict[int, Statistics]:
+    """The same in one pass and O(m r) memory a layer; few texts at a time for their keys."""
+    moments = {
+        layer: StreamedMoment(patient.layers[layer].in_features, rank, seed=layer)
+        for layer in layers
+    }
+    for keys in keys_of_text(patient, texts, layers, batch=8):
+        for layer, rows in keys.items():
+            moments[layer].add(rows)
+    return {layer: moments[layer].statistics() for layer in layers}
 
 
 def _refusal_outputs(patient: Patient, layers: Sequence[int]) -> dict[int, Tensor]:

@@ -138,9 +138,7 @@ def _edits(count: int, repeats: int, seconds: float) -> dict[str, Any]:
         return {name: median(values) for name, values in took.items()}
 
     first = at([], Protection(base, BETA))
-    taking = interleaved(
-        {"take in": lambda: Protection(base, BETA).kept(active[:9])}, 1, CPU
-    )
+    taking = interleaved({"take in": lambda: Protection(base, BETA).kept(active[:9])}, 1, CPU)
     kept.kept(active[:-1])
     last = at(active[:-1], kept)
     return {

@@ -75,6 +75,8 @@ def measure(
     for facts in effort.facts:
         tell(f"{name}: edits of {facts} facts")
         found["edits"].append(_edits(patient, facts, known, effort, found["machine"]))
+    tell(f"{name}: statistics of one layer")
+    found["statistics"] = _cost_of_statistics(patient, name)
     if name == "embedded":
         tell("embedded: the whole forget turn")
         found["turn"] = _turns(patient, effort)
@@ -99,6 +101,34 @@ def _statistics(patient: Patient, rank: int) -> dict[int, Statistics]:
     return made
 
 
+def _cost_of_statistics(patient: Patient, name: str) -> dict[str, Any]:
+    """One layer's U, s and rest from streamed keys, and what all layers of the model come to."""
+    from repair.preparation import IMAGINED, rank_for
+    from repair.streaming import StreamedMoment
+
+    out, tokens = patient.layers[0], 1024
+    layers = len(patient.layers) if name == "embedded" else SHAPES[name].layers
+    rank = rank_for([out] * layers)
+    keys = torch.randn(tokens, out.in_features, device=patient.device)
+    moment = StreamedMoment(out.in_features, rank)
+    took = interleaved(
+        {"add": lambda: moment.add(keys), "finish": moment.statistics}, 2, patient.device
+    )
+    wanted = IMAGINED * 40
+    layer = median(took["add"]) * wanted / tokens + median(took["finish"])
+    ids = [[7] * 40] * 8
+    passes = interleaved({"forward": lambda: patient.forward(ids)}, 2, patient.device)
+    through = median(passes["forward"]) / len(patient.layers) * wanted / 320
+    return {
+        "rank": rank,
+        "tokens": wanted,
+        "file_bytes": layers * (rank * (2 * out.in_features + 4) + 4 * out.out_features),
+        "seconds_a_layer": layer,
+        "forward_seconds_a_layer": through,
+        "seconds_all_layers": layers * (layer + through),
+    }
+
+
 def rows_of(patient: Patient, facts: int) -> Rows:
     """The rows of an edit of so many facts: every answer token of each."""
     rng = random.Random(0)
@@ -115,7 +145,7 @@ def _edits(
     effort: Effort,
     rates: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Capture, solve, apply (together: the edit), undo and verify, beside one forward pass over the same tokens."""
+    """Capture, solve, apply (together: the edit), undo and verify, beside one forward pass."""
     rows, last = rows_of(patient, facts), len(patient.layers) - 1
     every, one = list(range(last + 1)), [last // 2]
     low, full = _low_rank(known), _full(known)
@@ -166,9 +196,7 @@ def _edits(
         "seconds": {key: median(values) for key, values in took.items()},
         "in_forward_passes": {key: ratio(took, key, "forward") for key in took},
         "floor": floor,
-        "over_floor": {
-            key: median(took[f"edit {key}"]) / floor[key] for key in ("one", "all")
-        },
+        "over_floor": {key: median(took[f"edit {key}"]) / floor[key] for key in ("one", "all")},
     }
 
 
@@ -272,19 +300,18 @@ def _single(session: Session, question: str, effort: Effort) -> dict[str, Any]:
     }
 
 
-def _editors(
-    patient: Patient, known: Mapping[int, Statistics], effort: Effort
-) -> dict[str, Any]:
+def _editors(patient: Patient, known: Mapping[int, Statistics], effort: Effort) -> dict[str, Any]:
     from repair.bench.editors import alphaedit, memit, rome
     from repair.world import facts
 
     fact = facts("personal", "dev")[0]
     request = [(fact.question, fact.subject, fact.answer)]
     prefixes = ("Well.", "So.", "Tell me.")
-    # AlphaEdit needs directions that nothing kept uses.
+    common: Any = (patient, request, "I do not know.", known)
     things: dict[str, Callable[[], object]] = {
-        name: lambda edit=edit: edit(patient, request, "I do not know.", known, prefixes=prefixes)
-        for name, edit in (("ROME", rome), ("MEMIT", memit), ("AlphaEdit", alphaedit))
+        "ROME": lambda: rome(*common, prefixes=prefixes),
+        "MEMIT": lambda: memit(*common, prefixes=prefixes),
+        "AlphaEdit": lambda: alphaedit(*common, prefixes=prefixes),
     }
     took = interleaved(things, min(3, effort.repeats), patient.device, seconds=effort.seconds)
     return {name: median(values) for name, values in took.items()}
@@ -312,4 +339,3 @@ def _baselines(patient: Patient, edits: Sequence[Mapping[str, Any]]) -> dict[str
             "run_over_edit": seconds * steps / ours,
         }
     return found
-
