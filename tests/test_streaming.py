@@ -22,7 +22,8 @@ def keys(count: int = 2000, width: int = 300) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     scales = torch.arange(1, width + 1) ** -1.0
     turn, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
-    return torch.randn(count, width, generator=generator) * scales @ turn
+    drawn = torch.randn(count, width, generator=generator)
+    return (drawn * scales).matmul(turn)
 
 
 def streamed(rows: torch.Tensor, rank: int, batches: int = 7) -> Statistics:

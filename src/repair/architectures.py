@@ -43,11 +43,30 @@ class MlpOutput:
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The weight as the module stores it, d × m or, where ``transposed``, m × d."""
+        """The weight as the module stores it, d × m or, where ``transposed``, m × d.
+
+        Where accelerate keeps it in main memory or on a disk until it is used, it is that;
+        what was read from a disk can be written to only after ``hold``.
+        """
         weight = self.module.weight
         if not isinstance(weight, nn.Parameter):
             raise ModelNotEditable(f"The weight of {self.name} is not a parameter.", _DENSE)
-        return weight
+        if not weight.is_meta:
+            return weight
+        elsewhere = _kept_elsewhere(self.module)
+        if elsewhere is None:
+            raise ModelNotEditable(f"The weight of {self.name} is on no device.", _FULL_PRECISION)
+        return nn.Parameter(elsewhere["weight"], requires_grad=False)
+
+    def hold(self) -> None:
+        """Keep in main memory a weight that lies on a disk, so that it can be written to.
+
+        The file is never written to; the memory's copy goes before it from then on.
+        """
+        elsewhere = _kept_elsewhere(self.module) if self.module.weight.is_meta else None
+        held = getattr(getattr(elsewhere, "dataset", None), "state_dict", None)
+        if elsewhere is not None and held is not None:
+            held.setdefault(f"{elsewhere.prefix}weight", elsewhere["weight"].clone())
 
     @property
     def weight(self) -> Tensor:
@@ -99,14 +118,24 @@ def find_mlp_outputs(model: nn.Module) -> tuple[MlpOutput, ...]:
             )
         )
     for output in found:
-        if not output.packed and output.parameter.dtype not in EDITABLE_DTYPES:
+        if not output.packed and output.module.weight.dtype not in EDITABLE_DTYPES:
             raise ModelNotEditable(
-                f"The weight of {output.name} is stored as {output.parameter.dtype}.",
+                f"The weight of {output.name} is stored as {output.module.weight.dtype}.",
                 _FULL_PRECISION,
             )
-    if len({id(output.parameter) for output in found}) < len(found):
+    if len({id(output.module.weight) for output in found}) < len(found):
         raise ModelNotEditable("Several decoder layers share one MLP weight.", _DENSE)
     return tuple(found)
+
+
+def _kept_elsewhere(module: nn.Module) -> Any:
+    """Where accelerate keeps a module's weights while it is not in use, by their names."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    for part in (hook, *getattr(hook, "hooks", ())):
+        found = getattr(part, "weights_map", None)
+        if found is not None:
+            return found
+    return None
 
 
 def refuse_quantised(config: object) -> None:

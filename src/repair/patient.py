@@ -94,7 +94,8 @@ class Patient:
             revision: branch, tag or commit of a Hub id.
             dtype: auto, float32, bfloat16 or float16; auto keeps the checkpoint's, except
                 that a model under 1 GB runs in float32 on a CPU.
-            device: auto, cpu, cuda or mps; auto takes CUDA, then MPS, then the CPU.
+            device: auto, cpu, cuda or mps; auto takes CUDA, then MPS, then the CPU, and lays
+                a model that does not fit there on all GPUs, main memory and disk.
             quantization: bnb_4bit or bnb_8bit pack the linear maps; edits lie beside them.
 
         Raises:
@@ -103,7 +104,9 @@ class Patient:
             NotEnoughMemory: it will not fit.
         """
         checkpoint = find_checkpoint(path_or_id, revision)
-        model, tokenizer = checkpoint.load(dtype, choose_device(device), quantization)
+        model, tokenizer = checkpoint.load(
+            dtype, choose_device(device), quantization, spread=device == "auto"
+        )
         patient = cls(
             model, tokenizer, name=checkpoint.name, content_hash=checkpoint.content_hash()
         )
@@ -113,7 +116,8 @@ class Patient:
 
     @property
     def device(self) -> torch.device:
-        return self.layers[0].parameter.device
+        """Where token ids go in; layers may lie on other devices."""
+        return self._decoder.device
 
     @property
     def quantised(self) -> bool:

@@ -226,8 +226,7 @@ def stamp_low_rank(
     """ΔW = B A of rank n in fp32, equal to ``stamp`` for the C of the statistics.
 
     Never forms an m × m or d × m matrix: its memory is O(m (n + r)). Rows whose residual is 0
-    hold their place in the solve and take up no rank, for their column of B is 0. Arguments
-    and errors are those of ``stamp``, with ``statistics`` for C.
+    hold their place and take up no rank: their column of B is 0. For the rest see ``stamp``.
     """
     _check_problem(keys, residual, beta, ridge, weights)
     u, s = statistics.u, statistics.s

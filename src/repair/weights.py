@@ -134,6 +134,7 @@ class EditableWeights:
         if output.packed:
             self._run_beside(output, updates)
             return
+        output.hold()
         weight = output.weight
         original = self._originals.get(layer)
         if original is None:

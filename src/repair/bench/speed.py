@@ -11,6 +11,7 @@ import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +25,8 @@ from repair.stamp import LowRank, Statistics, compress, stamp, stamp_low_rank
 from repair.types import Edit, LowRankUpdate
 
 if TYPE_CHECKING:
-    from repair.session import Session
+    from repair.operation import Operation
+    from repair.surgeon import Surgeon
 
 PROMPT, ANSWER = 16, 8
 FACTS = (1, 10, 100)
@@ -250,36 +252,48 @@ def _floor(
 
 
 def _turns(patient: Patient, effort: Effort) -> dict[str, Any]:
-    """Whole forget turns with verification, as `session.forget` makes them, each undone."""
-    from repair.session import Session
+    """Whole forget turns with verification, ledger included, as a session makes them."""
+    from repair.ledger import Ledger
+    from repair.operation import Clock, Operation
+    from repair.preparation import prepare
+    from repair.surgeon import Surgeon
+    from repair.watchdog import Watchdog
     from repair.world import facts
 
     chosen = [fact for fact in facts("personal", "dev") if fact.attribute == "address"]
     parts: list[Mapping[str, float]] = []
-    with tempfile.TemporaryDirectory() as home, Session(patient, home=home) as session:
+    watchdog, surgeon = Watchdog.load(), Surgeon(patient)
+    with tempfile.TemporaryDirectory() as home, Ledger(Path(home), patient.content_hash) as ledger:
+        operation = Operation(patient, prepare(patient, None), ledger)
         for fact in chosen[: effort.repeats + 1]:
-            turn = session.say(f"Please forget where {fact.subject} lives.").operation
-            if turn is not None and turn.edit is not None:
-                parts.append(turn.seconds)
-                session.undo(turn.edit)
-        single = _single(session, f"Where does {chosen[0].subject} live?", effort)
+            clock = Clock()
+            with clock.time("total"), patient.remembering():
+                with clock.time("watchdog"):
+                    intent = watchdog.read(f"Please forget where {fact.subject} lives.", ())
+                with clock.time("surgeon"):
+                    plan = surgeon.plan(intent)
+                edit = operation.run(plan, clock).edit if plan is not None else None
+            if edit is not None:
+                parts.append(clock.seconds)
+                ledger.undo([edit])
+                patient.apply(())
+        single = _single(operation, surgeon, f"Where does {chosen[0].subject} live?", effort)
     parts = parts[1:] or parts  # The first turn also loads what later ones find loaded.
     names = sorted({name for part in parts for name in part})
     seconds = {name: median([part.get(name, 0.0) for part in parts]) for name in names}
     return {"n": len(parts), "seconds": seconds, "single_edit": single}
 
 
-def _single(session: Session, question: str, effort: Effort) -> dict[str, Any]:
+def _single(
+    operation: Operation, surgeon: Surgeon, question: str, effort: Effort
+) -> dict[str, Any]:
     """A real plan's edit (capture, solve, apply) beside one forward pass over its tokens."""
-    from repair.operation import Operation
-    from repair.preparation import prepare
     from repair.rows import build_rows
 
-    patient = session.patient
-    plan = session.surgeon.plan_question(question)
+    patient = operation.patient
+    plan = surgeon.plan_question(question)
     if plan is None:
         return {}
-    operation = Operation(patient, prepare(patient, None))
     rows = build_rows(patient, plan)
     took = interleaved(
         {
