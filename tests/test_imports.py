@@ -33,10 +33,10 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         (
             "watchdog requests utterance targets phrases phrases_more",
             "surgeon phrasebook discover restore",
-            "operation preparation rows writing earlier budget",
+            "operation preparation rows writing earlier budget joint",
             "export",
         ),
-        ("session", "bench"),
+        ("session", "bench", "cluster"),
         ("server",),
         ("cli __main__",),
     )
