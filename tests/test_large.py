@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +90,30 @@ def test_auto_lays_out_what_one_device_cannot_hold(
     patient.apply([edit])
     whole.apply([edit])
     torch.testing.assert_close(patient.forward(IDS), whole.forward(IDS))
+
+
+def test_two_processes_edit_their_parts_of_each_layer(tiny_folder: Path, tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    worker = root / "tests" / "tensor_parallel_worker.py"
+    done = subprocess.run(
+        [*command, str(worker), str(tiny_folder), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole = Patient.load(tiny_folder, dtype="float32", device="cpu")
+    wanted = solved(whole)
+    whole.apply([Edit(1, wanted)])
+    logits, said = whole.forward(IDS), whole.generate_ids([[1, 7, 8]], 6)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found["columns"] == 24, "each process holds half of W's 48 columns"
+        for (b, a), update_ in zip(found["updates"], wanted, strict=True):
+            torch.testing.assert_close(b @ a, update_.b @ update_.a, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(found["edited"], logits, rtol=1e-3, atol=1e-4)
+        assert found["said"] == said
+        assert found["undone"]

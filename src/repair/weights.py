@@ -175,7 +175,8 @@ class EditableWeights:
         done, start = max(begun, key=lambda item: len(item[0]), default=((), original))
         total = start.to(dtype, copy=True)
         for update in updates[len(done) :]:
-            total.addmm_(update.b.to(total.device, dtype), update.a.to(total.device, dtype))
+            a = self.layers[layer].share(update.a)
+            total.addmm_(update.b.to(total.device, dtype), a.to(total.device, dtype))
         if len(updates) >= _SUMMED:
             # One for what is in force and one for what is tried upon it.
             before = [(done, start)] if 0 < len(done) < len(updates) else []
