@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from repair.operation import Operation
 from repair.patient import Patient
 from repair.types import Edit, Message
 from tests.conftest import DENSE
+from tests.prepared import preparation
 from tests.test_adapter import update
+from tests.test_joint import PLAN
 
 if TYPE_CHECKING:
     from tests.conftest import MakeTiny
@@ -133,3 +136,34 @@ def test_the_last_logits_are_those_of_the_whole(tiny_patient: Patient) -> None:
     ids = [[1, 7, 8, 9, 11], [1, 20]]
     whole = tiny_patient._decoder.logits(ids)
     torch.testing.assert_close(tiny_patient._decoder.logits(ids, last=2), whole[:, -2:])
+
+
+def test_an_operation_measures_the_same_and_decodes_less(
+    tiny_patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = Operation(tiny_patient, preparation())
+    plain = operation.run(PLAN, keep=False)
+    counts = counted(tiny_patient, monkeypatch)
+    operation.run(PLAN, keep=False)
+    without = counts["generate"]
+    with tiny_patient.remembering():
+        again = operation.run(PLAN, keep=False)
+        first = counts["generate"] - without
+        operation.run(PLAN, keep=False)
+    assert again.measures == plain.measures
+    assert again.status == plain.status
+    assert first <= without
+    assert counts["generate"] - without - first < first, "the state before is known by now"
+
+
+def test_the_pass_that_an_edit_is_compared_with_is_made_once(
+    tiny_patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = Operation(tiny_patient, preparation())
+    counts = counted(tiny_patient, monkeypatch)
+    seen = []
+    for _ in range(3):
+        before = counts["logits"]
+        assert operation.run(PLAN, keep=False).forward_passes > 0
+        seen.append(counts["logits"] - before)
+    assert seen[0] > seen[1] == seen[2]

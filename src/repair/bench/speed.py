@@ -38,9 +38,14 @@ WIDEST_FULL_ON_CPU = 2048
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: repeats, seconds a group of figures may take, numbers of facts."""
+    """How much is measured: repeats, seconds a group of figures may take, numbers of facts.
+
+    Numbers of facts whose plain pass would take longer than ``longest_pass`` seconds at the
+    machine's rate are left out, and the result says so.
+    """
 
     repeats: int = 7
+    longest_pass: float = 4.0
     seconds: float = 25.0
     facts: tuple[int, ...] = FACTS
     trained: bool = True
@@ -72,9 +77,13 @@ def measure(
         "r": min(RANK, patient.layers[0].in_features // 2),
         "machine": machine(patient.device, parameter.dtype),
         "edits": [],
+        "left_out": [],
     }
     known = _statistics(patient, found["r"])
     for facts in effort.facts:
+        if _pass_seconds(patient, facts, found["machine"]) > effort.longest_pass:
+            found["left_out"].append(facts)
+            continue
         tell(f"{name}: edits of {facts} facts")
         found["edits"].append(_edits(patient, facts, known, effort, found["machine"]))
     tell(f"{name}: statistics of one layer")
@@ -89,6 +98,12 @@ def measure(
         found["baselines"] = _baselines(patient, found)
     found["peak_bytes"] = peak_bytes(patient.device)
     return found
+
+
+def _pass_seconds(patient: Patient, facts: int, rates: Mapping[str, float]) -> float:
+    """What a forward pass over so many facts takes at the machine's rate of multiplication."""
+    tokens = facts * (PROMPT + ANSWER)
+    return 2 * patient.model.num_parameters() * tokens / rates["matmul_flop_a_second"]
 
 
 def _statistics(patient: Patient, rank: int) -> dict[int, Statistics]:
