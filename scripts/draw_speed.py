@@ -79,7 +79,7 @@ def _curves(axes: Axes, scaling: Mapping[str, Any]) -> None:
     axes.set_xlabel("m, the width of the keys")
     axes.set_ylabel("seconds of one solve")
     axes.set_title("One layer's solve", loc="left", fontsize=11, fontweight="bold")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
     _plain(axes)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from repair.cli.bulk import Report, forget_together
 from repair.cluster import Cluster
 from repair.errors import EnvironmentProblem
 from repair.joint import JointOperation, Meeting, Part, Threads, merged, shares
@@ -15,8 +16,9 @@ from repair.ledger import Ledger
 from repair.operation import Operation
 from repair.plan import RepairPlan
 from repair.rows import build_rows
+from repair.session import Session
 from repair.types import KnownFact
-from tests.prepared import WIDE, preparation, tiny
+from tests.prepared import WIDE, preparation, prepared, tiny
 
 
 def fact(name: str, answer: str = "by the old harbour") -> KnownFact:
@@ -112,3 +114,26 @@ def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(EnvironmentProblem, match="Ray is not installed"):
         Cluster("local", 1, preparation=preparation())
+
+
+def test_requests_of_a_file_are_forgotten_in_one_edit(tmp_path: Path) -> None:
+    patient = tiny()
+    session = Session(patient, home=prepared(tmp_path / "home", patient))
+    replicas = [tiny(), tiny()]
+    fleet = Threads(
+        replicas, preparation(), [lambda _: plan("Mara Voss"), lambda _: plan("Tom Hale")]
+    )
+    requests = [
+        (2, "Please forget where Mara Voss lives."),
+        (3, "Please forget where Tom Hale lives."),
+    ]
+    report = Report(tmp_path / "requests.report.csv")
+    records = list(forget_together(session, requests, report, fleet, budget=WIDE))
+    assert [record["line"] for record in records] == [2, 3]
+    assert {record["status"] for record in records} == {"healed"}
+    assert len(session.history()) == 1
+    assert {record["edit"] for record in records} == {session.history()[0].id}
+    assert list(forget_together(session, requests, report, fleet)) == []
+    session.undo()
+    assert not patient.active
+    session.close()

@@ -12,14 +12,12 @@ from types import TracebackType
 from typing import Any
 
 from repair.errors import EnvironmentProblem
-from repair.joint import JointOperation, Meeting, Part, gathered, merged, solve_share
-from repair.ledger import Ledger
-from repair.operation import OnStage
+from repair.joint import Meeting, Part, gathered, solve_share
 from repair.patient import Patient
 from repair.plan import RepairPlan
 from repair.preparation import Preparation
 from repair.surgeon import Surgeon
-from repair.types import Edit, Intent, LowRankUpdate, Outcome
+from repair.types import Edit, Intent, LowRankUpdate
 
 
 class Replica:
@@ -92,7 +90,6 @@ class Cluster:
     ) -> None:
         ray = self._ray = _ray()
         self.size = size
-        self.preparation = preparation
         self._asked = 0
         where = {} if address == "local" else {"address": address}
         try:
@@ -133,26 +130,6 @@ class Cluster:
             for replica, plan in zip(self._replicas, plans, strict=False)
         ]
         return gathered(self._all(calls))
-
-    def forget(
-        self,
-        patient: Patient,
-        intents: Sequence[Intent],
-        ledger: Ledger | None = None,
-        on_stage: OnStage | None = None,
-        **how: Any,
-    ) -> Outcome | None:
-        """All requests as one operation: planned and solved here, checked on ``patient``.
-
-        ``how`` is what ``Operation.run`` takes. Returns None when nothing of it is known; the
-        outcome is that of all requests together, for they stand or fall together.
-        """
-        plans = self.plans(intents)
-        if not plans:
-            return None
-        operation = JointOperation(patient, self.preparation, self, ledger, on_stage)
-        with patient.remembering():
-            return operation.run(merged(plans), **how)
 
     def _all(self, calls: Sequence[Any]) -> list[Any]:
         try:

@@ -25,7 +25,7 @@ from repair.plan import RepairPlan
 from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows
 from repair.stamp import LowRank
-from repair.types import LowRankUpdate
+from repair.types import Intent, LowRankUpdate
 
 # Keys (n × m), residuals (n × d) and weights (n,) of one worker's rows at one layer, fp32.
 Part = tuple[Tensor, Tensor, Tensor]
@@ -145,18 +145,40 @@ class Fleet(Protocol):
 
     size: int
 
+    def plans(self, intents: Sequence[Intent]) -> list[RepairPlan]:
+        """The plans of those requests of which the patient knows something."""
+        ...
+
     def solve(self, plans: Sequence[RepairPlan], strength: float) -> tuple[LowRankUpdate, ...]:
         """The joint change of the plans, one a replica and no more than there are."""
         ...
 
 
 class Threads:
-    """A fleet of replicas in this process; they share nothing but the meeting."""
+    """A fleet of replicas in this process; they share nothing but the meeting.
 
-    def __init__(self, patients: Sequence[Patient], preparation: Preparation) -> None:
+    Args:
+        planners: one a replica, its surgeon's ``plan``; without them plans come from elsewhere.
+    """
+
+    def __init__(
+        self,
+        patients: Sequence[Patient],
+        preparation: Preparation,
+        planners: Sequence[Callable[[Intent], RepairPlan | None]] = (),
+    ) -> None:
         self.patients = list(patients)
         self.preparation = preparation
+        self.planners = list(planners)
         self.size = len(self.patients)
+
+    def plans(self, intents: Sequence[Intent]) -> list[RepairPlan]:
+        """See ``Fleet``; the requests are dealt out in turn."""
+        found = [
+            self.planners[number % len(self.planners)](intent)
+            for number, intent in enumerate(intents)
+        ]
+        return [plan for plan in found if plan is not None]
 
     def solve(self, plans: Sequence[RepairPlan], strength: float) -> tuple[LowRankUpdate, ...]:
         """See ``Fleet``."""

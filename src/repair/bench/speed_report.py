@@ -225,6 +225,6 @@ def _scaling(found: Mapping[str, Any]) -> str:
         f"Edit {edits['count']} takes {edits['last_over_first']:.2f} times what the first takes "
         f"(solve in all layers and apply), and {span(edits['taking_in'])} more on the average for "
         f"taking earlier rows into C; generation takes "
-        f"{edits['generation_last_over_first']:.2f} times what it took before."
+        f"{edits['generation_last_over_first']:.2f} times what it took before. All on one thread."
     )
     return _markdown(("solve", "from, to", "takes", "exponent"), rows) + f"\n\n{text}"
