@@ -12,13 +12,14 @@ GRID := results/grid
 SPLIT ?= test
 RUN := $(BIN)/repair bench
 
-.PHONY: help demo test test-engines check bench bench-tune clean
+.PHONY: help demo test test-engines test-ray check bench bench-tune clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a conversation in which the embedded model forgets, and remembers again"
 	@echo "make test    lint, types and tests"
-	@echo "make test-engines   what llama.cpp makes of exported files (needs Node.js 20)"
+	@echo "make test-engines   what llama.cpp makes of exported files (needs Node.js 20), and a local"
+	@echo "                    Ray cluster that forgets (installs 0.7 GB)"
 	@echo "make check   lint and types alone"
 	@echo "make bench   measure and attack every method, and write the report; goes on where it stood"
 	@echo "make bench-tune  search every method's settings anew, on the tune split"
@@ -38,7 +39,7 @@ LLAMA_CPP ?= $(shell case "$$(uname -sm)" in \
   ("Darwin arm64") echo mac-arm64-metal;; (Darwin*) echo mac-x64;; \
   ("Linux aarch64") echo linux-arm64;; (*) echo linux-x64;; esac)
 
-test-engines: $(STAMP) $(ENGINES)/.installed
+test-engines: $(STAMP) $(ENGINES)/.installed test-ray
 	@ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines/llama_cpp.py
 
 $(ENGINES)/.installed: tests/engines/package.json
@@ -48,6 +49,15 @@ $(ENGINES)/.installed: tests/engines/package.json
 	@npm install --silent --prefix $(ENGINES) --omit=optional --ignore-scripts \
 	  --no-audit --no-fund --no-save @node-llama-cpp/$(LLAMA_CPP)@3.22.1
 	@touch $@
+
+# Ray is large and needed for nothing else, so it gets an environment of its own beside .venv.
+RAY := .venv-ray
+test-ray: $(STAMP)
+	@test -x $(RAY)/bin/ray || \
+	  { $(PYTHON) -m venv $(RAY) && $(RAY)/bin/pip install -qq 'ray>=2.50'; }
+	@PYTHONPATH=$$PWD/src:$$PWD:$$($(RAY)/bin/python -c \
+	  'import site; print(site.getsitepackages()[0])') \
+	  $(BIN)/python -m pytest tests/engines/ray_cluster.py -W default
 
 check: $(STAMP)
 	@scripts/check
@@ -67,7 +77,7 @@ bench-tune: $(STAMP)
 	@$(RUN) tune --size 1,10 --trials 6 --workers $(WORKERS)
 
 clean:
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	@rm -rf $(VENV) $(RAY) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The pins were made on Python 3.11; some of them do not exist for 3.10, which gets the

@@ -20,8 +20,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("types", "settings", "errors"),
         ("catalogue", "refusals", "plan", "retain"),
         (
-            "patient architectures checkpoint memory prompts weights quantised saving",
-            "stamp",
+            "patient architectures checkpoint decoding memory prompts weights quantised saving",
+            "stamp streaming",
             "world",
         ),
         (
@@ -33,10 +33,10 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         (
             "watchdog requests utterance targets phrases phrases_more",
             "surgeon phrasebook discover restore",
-            "operation preparation rows writing earlier budget",
+            "operation preparation rows writing earlier budget joint",
             "export",
         ),
-        ("session", "bench"),
+        ("session", "bench", "cluster"),
         ("server",),
         ("cli __main__",),
     )

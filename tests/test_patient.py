@@ -13,7 +13,7 @@ from repair.errors import (
 )
 from repair.patient import Patient
 from repair.types import Edit, LowRankUpdate, Message
-from tests.conftest import DENSE
+from tests.conftest import DENSE, build_tiny
 from tests.test_adapter import update
 
 if TYPE_CHECKING:
@@ -82,6 +82,37 @@ def test_only_changed_layers_are_touched(tiny_patient: Patient) -> None:
     tiny_patient.layers[0].weight[0, 0] = 7.0
     tiny_patient.apply([first, Edit(2, (update(tiny_patient, 1, 2),))])
     assert tiny_patient.layers[0].weight[0, 0] == 7.0
+
+
+def test_many_edits_add_one_product_and_end_in_the_same_bits(
+    tiny_patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edits = [Edit(i, (update(tiny_patient, 0, 2, i),)) for i in range(1, 31)]
+    tiny_patient.apply(edits[:29])
+    products: list[int] = []
+    plain = torch.Tensor.addmm_
+
+    def counted(self: torch.Tensor, *given: Any) -> torch.Tensor:
+        products.append(1)
+        return plain(self, *given)
+
+    monkeypatch.setattr(torch.Tensor, "addmm_", counted)
+    before = state(tiny_patient)
+    for _ in range(2):
+        with tiny_patient.trial(edits[29].updates):
+            tried = state(tiny_patient)
+        assert changed(tiny_patient, before) == set()
+    assert len(products) == 2, "each trial adds its own product and no other"
+    tiny_patient.apply(edits)
+    assert changed(tiny_patient, tried) == set()
+    fresh = Patient(*build_tiny("llama"))
+    fresh.apply(edits)
+    assert changed(fresh, tried) == set()
+    tiny_patient.apply(edits[1:])
+    fresh.apply(edits[1:])
+    assert changed(fresh, state(tiny_patient)) == set()
+    tiny_patient.apply([])
+    assert not tiny_patient.active
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "falcon"])

@@ -74,7 +74,7 @@ def _hooks(
     for layer in layers:
 
         def call(_: Any, inputs: Any, output: Tensor, layer: int = layer) -> Tensor | None:
-            return hook(layer, inputs[0], output)
+            return hook(layer, patient.layers[layer].whole(inputs[0]), output)
 
         handles.append(patient.layers[layer].module.register_forward_hook(call))
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
 from transformers.pytorch_utils import Conv1D
 
 from repair.errors import ModelNotEditable
@@ -43,11 +44,50 @@ class MlpOutput:
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The weight as the module stores it, d × m or, where ``transposed``, m × d."""
+        """The weight as the module stores it, d × m or, where ``transposed``, m × d.
+
+        Where accelerate keeps it in main memory or on a disk until it is used, it is that;
+        what was read from a disk can be written to only after ``hold``. Of a weight that is
+        split over processes (``tp_plan``) it is this process's columns of W.
+        """
         weight = self.module.weight
         if not isinstance(weight, nn.Parameter):
             raise ModelNotEditable(f"The weight of {self.name} is not a parameter.", _DENSE)
-        return weight
+        if isinstance(weight, DTensor):
+            return nn.Parameter(weight.to_local(), requires_grad=False)
+        if not weight.is_meta:
+            return weight
+        elsewhere = _kept_elsewhere(self.module)
+        if elsewhere is None:
+            raise ModelNotEditable(f"The weight of {self.name} is on no device.", _FULL_PRECISION)
+        return nn.Parameter(elsewhere["weight"], requires_grad=False)
+
+    def whole(self, keys: Tensor) -> Tensor:
+        """Keys (… × m) at this layer, gathered where processes hold a part of their width each."""
+        weight = self.module.weight
+        if not isinstance(weight, DTensor) or keys.shape[-1] == self.in_features:
+            return keys
+        group = weight.device_mesh.get_group()
+        parts = [torch.empty_like(keys) for _ in range(weight.device_mesh.size())]
+        torch.distributed.all_gather(parts, keys.contiguous(), group)
+        return torch.cat(parts, -1)
+
+    def share(self, a: Tensor) -> Tensor:
+        """The columns of A (n × m) that this process's part of W has; all of them otherwise."""
+        weight = self.module.weight
+        if not isinstance(weight, DTensor):
+            return a
+        return a.chunk(weight.device_mesh.size(), 1)[weight.device_mesh.get_local_rank()]
+
+    def hold(self) -> None:
+        """Keep in main memory a weight that lies on a disk, so that it can be written to.
+
+        The file is never written to; the memory's copy goes before it from then on.
+        """
+        elsewhere = _kept_elsewhere(self.module) if self.module.weight.is_meta else None
+        held = getattr(getattr(elsewhere, "dataset", None), "state_dict", None)
+        if elsewhere is not None and held is not None:
+            held.setdefault(f"{elsewhere.prefix}weight", elsewhere["weight"].clone())
 
     @property
     def weight(self) -> Tensor:
@@ -87,6 +127,7 @@ def find_mlp_outputs(model: nn.Module) -> tuple[MlpOutput, ...]:
         name = f"{prefix}.{index}"
         _refuse_experts(name, block)
         linear = _mlp_output(name, block)
+        _refuse_other_splits(linear)
         found.append(
             MlpOutput(
                 index,
@@ -99,14 +140,37 @@ def find_mlp_outputs(model: nn.Module) -> tuple[MlpOutput, ...]:
             )
         )
     for output in found:
-        if not output.packed and output.parameter.dtype not in EDITABLE_DTYPES:
+        if not output.packed and output.module.weight.dtype not in EDITABLE_DTYPES:
             raise ModelNotEditable(
-                f"The weight of {output.name} is stored as {output.parameter.dtype}.",
+                f"The weight of {output.name} is stored as {output.module.weight.dtype}.",
                 _FULL_PRECISION,
             )
-    if len({id(output.parameter) for output in found}) < len(found):
+    if len({id(output.module.weight) for output in found}) < len(found):
         raise ModelNotEditable("Several decoder layers share one MLP weight.", _DENSE)
     return tuple(found)
+
+
+def _refuse_other_splits(linear: _Linear) -> None:
+    """Of weights split over processes only W's columns may be, evenly, as ``rowwise`` plans do."""
+    weight = linear.module.weight
+    if not isinstance(weight, DTensor):
+        return
+    wanted = (Shard(0 if linear.transposed else 1),)
+    if weight.placements != wanted or linear.n_in % weight.device_mesh.size():
+        raise ModelNotEditable(
+            f"The weight of {linear.name} is split over processes as {weight.placements}.",
+            "Split the MLP's last map by its inputs (rowwise), evenly, over one group.",
+        )
+
+
+def _kept_elsewhere(module: nn.Module) -> Any:
+    """Where accelerate keeps a module's weights while it is not in use, by their names."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    for part in (hook, *getattr(hook, "hooks", ())):
+        found = getattr(part, "weights_map", None)
+        if found is not None:
+            return found
+    return None
 
 
 def refuse_quantised(config: object) -> None:

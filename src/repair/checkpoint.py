@@ -5,9 +5,12 @@ Reads model files and never writes to them. Every failure is one sentence with a
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import pickle
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +27,14 @@ from transformers.utils import logging as library_log
 
 from repair.architectures import refuse_quantised
 from repair.errors import EnvironmentProblem, ModelNotFound, NotEnoughMemory, UsageError
-from repair.memory import Weights, read_weights, require_memory, weight_files
+from repair.memory import (
+    Weights,
+    must_spread,
+    read_weights,
+    require_memory,
+    room_of_devices,
+    weight_files,
+)
 from repair.quantised import BITS, quantisation_config, require_bitsandbytes
 from repair.types import Quantization
 
@@ -79,9 +89,16 @@ class Checkpoint:
         return total.hexdigest()
 
     def load(
-        self, dtype: str, device: torch.device, quantization: Quantization = "none"
+        self,
+        dtype: str,
+        device: torch.device,
+        quantization: Quantization = "none",
+        *,
+        spread: bool = False,
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Read the model onto ``device`` and its tokenizer.
+
+        ``spread`` lays a model that ``device`` cannot hold on all devices, main memory and disk.
 
         Raises:
             ModelNotFound: files are missing, broken, or no causal language model.
@@ -101,10 +118,14 @@ class Checkpoint:
             raise ModelNotFound(f"The model {self.name} has no weight files.", _AGAIN)
         chosen = choose_dtype(dtype, weights, device)
         quantise = quantisation_config(quantization, chosen)
-        require_memory(weights, chosen, device, 8.0 if packed else BITS.get(quantization))
+        # Packed weights are made where they stay, on one device.
+        spread = spread and not packed and quantise is None
+        spread = spread and must_spread(weights, chosen, device)
+        if not spread:
+            require_memory(weights, chosen, device, 8.0 if packed else BITS.get(quantization))
         with quiet_library(progress=weights.bytes >= _SMALL_BYTES):
             tokenizer = self._tokenizer()
-            return self._model(config, chosen, device, quantise), tokenizer
+            return self._model(config, chosen, None if spread else device, quantise), tokenizer
 
     def _config(self) -> PretrainedConfig:
         if not (self.folder / "config.json").is_file():
@@ -130,15 +151,18 @@ class Checkpoint:
         self,
         config: PretrainedConfig,
         dtype: torch.dtype,
-        device: torch.device,
+        device: torch.device | None,
         quantise: BitsAndBytesConfig | None,
     ) -> PreTrainedModel:
+        """The model on one device, or (None) laid out over all by accelerate."""
         factory: Any = AutoModelForCausalLM
         # Packed weights are made where they stay.
         packed = quantise is not None or getattr(config, "quantization_config", None) is not None
         how: dict[str, Any] = {"device_map": {"": device}} if packed else {}
         if quantise is not None:
             how["quantization_config"] = quantise
+        if device is None:
+            how = _layout()
         try:
             model, info = factory.from_pretrained(
                 self.folder,
@@ -148,10 +172,11 @@ class Checkpoint:
                 output_loading_info=True,
                 **how,
             )
-            moved: PreTrainedModel = model if packed else model.to(device)
+            moved: PreTrainedModel = model if packed or device is None else model.to(device)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise NotEnoughMemory(
-                f"The model {self.name} does not fit on {device.type}.", "Use a smaller model."
+                f"The model {self.name} does not fit on {device or 'all devices'}.",
+                "Use a smaller model.",
             ) from error
         except _BROKEN as error:
             raise self._broken("weights", error) from error
@@ -278,6 +303,14 @@ def choose_device(device: str) -> torch.device:
     if not present.get(chosen.type, False):
         raise EnvironmentProblem(f"This machine has no device {device}.", "Use --device auto.")
     return chosen
+
+
+def _layout() -> dict[str, Any]:
+    """How accelerate lays a model out over all devices, main memory and the disk."""
+    # Weights of another type than the checkpoint's are rewritten there, not beside it.
+    folder = tempfile.mkdtemp(prefix="repair-offload-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"device_map": "auto", "max_memory": room_of_devices(), "offload_folder": folder}
 
 
 def _file_digest(file: Path) -> bytes:

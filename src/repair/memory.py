@@ -118,3 +118,20 @@ def require_memory(
         f"and {free / 1e9:.1f} GB are free on {device.type}.",
         f"Close other programs,{half} or use a smaller model.",
     )
+
+
+def must_spread(weights: Weights, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a model that ``device`` alone cannot hold fits on all devices and the disk.
+
+    accelerate then lays its layers on the GPUs, in main memory, and the rest on the disk.
+    """
+    return bytes_needed(weights, dtype) > bytes_free(device) and device.type != "mps"
+
+
+def room_of_devices() -> dict[int | str, int]:
+    """Bytes that weights may take on each device, leaving what undo keeps of them."""
+    room: dict[int | str, int] = {
+        index: bytes_free(torch.device("cuda", index)) for index in range(torch.cuda.device_count())
+    }
+    room["cpu"] = bytes_free(torch.device("cpu"))
+    return {device: int(free / _WITH_ORIGINALS) for device, free in room.items()}

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteriaList, TextIteratorStreamer
+from transformers import TextIteratorStreamer
 
 from repair.architectures import MlpOutput, find_mlp_outputs
 from repair.checkpoint import choose_device, find_checkpoint
+from repair.decoding import Decoder, Memory
 from repair.errors import ExportUnsupported, UsageError
 from repair.prompts import Prompts
 from repair.saving import save_model
@@ -28,8 +29,6 @@ from repair.weights import EditableWeights
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# The library's class has no annotations.
-_GENERATION_CONFIG: Any = GenerationConfig
 _UNPACKED = "Load it without --quantization: the same edits then go into the full weights."
 
 
@@ -67,7 +66,13 @@ class Patient:
         self.folder: Path | None = None  # Where it was loaded from; never written to.
         self._prompts = Prompts(tokenizer)
         self._content_hash = content_hash
-        self._generating = threading.RLock()
+        self._decoder = Decoder(
+            model,
+            (tokenizer.eos_token_id, self._prompts.end_of_turn),
+            self._pad(),
+        )
+        self._memory = Memory()
+        self._remembers = 0
         self._weights = EditableWeights(self.layers)
         model.train(mode=False)
         model.requires_grad_(False)
@@ -89,7 +94,8 @@ class Patient:
             revision: branch, tag or commit of a Hub id.
             dtype: auto, float32, bfloat16 or float16; auto keeps the checkpoint's, except
                 that a model under 1 GB runs in float32 on a CPU.
-            device: auto, cpu, cuda or mps; auto takes CUDA, then MPS, then the CPU.
+            device: auto, cpu, cuda or mps; auto takes CUDA, then MPS, then the CPU, and lays
+                a model that does not fit there on all GPUs, main memory and disk.
             quantization: bnb_4bit or bnb_8bit pack the linear maps; edits lie beside them.
 
         Raises:
@@ -98,7 +104,9 @@ class Patient:
             NotEnoughMemory: it will not fit.
         """
         checkpoint = find_checkpoint(path_or_id, revision)
-        model, tokenizer = checkpoint.load(dtype, choose_device(device), quantization)
+        model, tokenizer = checkpoint.load(
+            dtype, choose_device(device), quantization, spread=device == "auto"
+        )
         patient = cls(
             model, tokenizer, name=checkpoint.name, content_hash=checkpoint.content_hash()
         )
@@ -108,7 +116,8 @@ class Patient:
 
     @property
     def device(self) -> torch.device:
-        return self.layers[0].parameter.device
+        """Where token ids go in; layers may lie on other devices."""
+        return self._decoder.device
 
     @property
     def quantised(self) -> bool:
@@ -170,7 +179,27 @@ class Patient:
             self.prompt_ids(messages, prefix)
             for messages, prefix in zip(batch, starts, strict=True)
         ]
-        return [self._prompts.text(ids) for ids in self.generate_ids(prompts, max_new_tokens)]
+        if self._remembers:
+            updates = [update for edit in self.active for update in edit.updates]
+            said = self._memory.replies(self._decoder, updates, prompts, max_new_tokens)
+        else:
+            said = self.generate_ids(prompts, max_new_tokens)
+        return [self._prompts.text(ids) for ids in said]
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within the block no reply is computed twice.
+
+        What these very weights replied before is given again; what other weights replied, as
+        those before an edit, is held against these in one forward pass, and only what they say
+        otherwise is decoded. The replies are the same. Nobody but this class may change the
+        weights meanwhile.
+        """
+        self._remembers += 1
+        try:
+            yield
+        finally:
+            self._remembers -= 1
 
     def sample(
         self,
@@ -240,31 +269,7 @@ class Patient:
             ValueError: no sequences, or an empty one.
             UsageError: a sequence is longer than the model reads.
         """
-        tokens, mask = self._batch(ids, left=False)
-        with torch.inference_mode(not grad):
-            logits: Tensor = self.model(
-                input_ids=tokens, attention_mask=mask, use_cache=False, return_dict=True
-            ).logits
-            return logits.float()
-
-    def _batch(self, ids: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
-        """Ids and attention mask (b × t, int64), padded on one side."""
-        if not ids or not all(ids):
-            raise ValueError("every sequence needs at least one token")
-        length = max(len(row) for row in ids)
-        limit = self.context
-        if limit is not None and length > limit:
-            raise UsageError(
-                f"The conversation has {length} tokens and the model reads at most {limit}.",
-                "Shorten it.",
-            )
-        tokens = torch.full((len(ids), length), self._pad(), dtype=torch.long)
-        mask = torch.zeros_like(tokens)
-        for index, row in enumerate(ids):
-            place = slice(length - len(row), None) if left else slice(0, len(row))
-            tokens[index, place] = torch.tensor(row, dtype=torch.long)
-            mask[index, place] = 1
-        return tokens.to(self.device), mask.to(self.device)
+        return self._decoder.logits(ids, grad=grad).float()
 
     def generate_ids(
         self,
@@ -276,51 +281,9 @@ class Patient:
         **sampling: Any,
     ) -> list[list[int]]:
         """The ids generated after each prompt, up to and without the end of the turn."""
-        tokens, mask = self._batch(prompts, left=True)
-        limit = self.context
-        room = max_new_tokens if limit is None else min(max_new_tokens, limit - tokens.shape[1])
-        if room < 1:
-            return [[] for _ in prompts]
-        ends = self._end_ids()
-        config = _GENERATION_CONFIG(
-            max_new_tokens=room,
-            eos_token_id=sorted(ends) or None,
-            pad_token_id=self._pad(),
-            **{"do_sample": False, **sampling},
+        return self._decoder.generate(
+            prompts, max_new_tokens, streamer=streamer, stop=stop, **sampling
         )
-        generator: Any = self.model
-        with self._generating, self._plain_generation(), torch.no_grad():
-            output = generator.generate(
-                input_ids=tokens,
-                attention_mask=mask,
-                generation_config=config,
-                streamer=streamer,
-                stopping_criteria=StoppingCriteriaList([stop] if stop else []),
-            )
-        rows: list[list[int]] = output[:, tokens.shape[1] :].tolist()
-        return [
-            row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
-            for row in rows
-        ]
-
-    @contextmanager
-    def _plain_generation(self) -> Iterator[None]:
-        """Leave out the checkpoint's own sampling advice (temperature, penalties, …).
-
-        It would change the greedy answer, and warn about it.
-        """
-        advice = self.model.generation_config
-        self.model.generation_config = _GENERATION_CONFIG()
-        try:
-            yield
-        finally:
-            self.model.generation_config = advice
-
-    def _end_ids(self) -> set[int]:
-        known = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = known if isinstance(known, list) else [known]
-        ids = [*ids, self.tokenizer.eos_token_id, self._prompts.end_of_turn]
-        return {index for index in ids if isinstance(index, int)}
 
     def _pad(self) -> int:
         """Any id does, since padding is masked; the tokenizer's own where it has one."""
@@ -332,8 +295,7 @@ class Patient:
     @property
     def context(self) -> int | None:
         """How many tokens the model reads, None when it does not say."""
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return limit if isinstance(limit, int) and limit > 0 else None
+        return self._decoder.context
 
     # Editing
 

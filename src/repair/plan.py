@@ -50,6 +50,10 @@ class RepairPlan(BaseModel):
             raise ValueError("layers must be ascending and named once")
         return self
 
+    def within(self, budget: Budget | None) -> RepairPlan:
+        """The same plan with another budget; None leaves it as it is."""
+        return self if budget is None else self.model_copy(update={"budget": budget})
+
     def to_json(self) -> dict[str, Any]:
         """The plan in plain words and numbers; it quotes what would be forgotten."""
         return self.model_dump(mode="json")

@@ -20,19 +20,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from repair.activations import Rows, capture, keys_of_text
+from repair.architectures import MlpOutput
 from repair.catalogue import STANDINS, topics
 from repair.patient import Patient
 from repair.refusals import REFUSALS, is_refusal
 from repair.stamp import Statistics, low_rank_of_moment
+from repair.streaming import StreamedMoment
 from repair.types import Message
 
 RANK = 512
 # What the tokens that predict answers weigh in C, beside 1 for all tokens together.
 ANSWERS = 2.0
+# The rank shrinks with the size of a model, so that its cached file stays below this.
+LARGEST_FILE = 100_000_000
+# Of wider keys no m × m matrix is formed: 14336 in fp64 would take 1.6 GB a layer.
+WIDEST_MOMENT = 4096
 # Conversations that a model makes up to show what its keys look like.
 IMAGINED = 256
 # Token ids of a question and its answer, and the index of the answer's first token.
 Spoken = tuple[list[int], int]
+# Token ids with the positions that count; such texts with their weight in C.
+Text = tuple[Sequence[int], range]
+Part = tuple[Sequence[Text], float]
 SHIPPED = Path(__file__).parent / "embedded" / "preparation.safetensors"
 
 
@@ -93,7 +102,7 @@ def compute(
     spoken: Sequence[Spoken],
     known: Sequence[Spoken] = (),
     *,
-    rank: int = RANK,
+    rank: int | None = None,
 ) -> Preparation:
     """C of every layer, and the refusals of unknown subjects.
 
@@ -101,31 +110,60 @@ def compute(
         patient: the untouched model.
         spoken: conversations whose tokens all count.
         known: those whose answers count more; ``spoken`` itself if none are given.
-        rank: columns of U at most.
+        rank: columns of U at most; None takes ``rank_for`` of the model.
     """
     layers = range(len(patient.layers))
+    rank = rank_for(patient.layers) if rank is None else rank
     everywhere = [(ids, range(len(ids))) for ids, _ in spoken]
     # Position i predicts token i + 1.
     answers = [(ids, range(max(first, 1) - 1, len(ids) - 1)) for ids, first in known or spoken]
-    whole, said = _moments(patient, everywhere, layers), _moments(patient, answers, layers)
-    statistics = {
-        layer: low_rank_of_moment(whole[layer] + ANSWERS * said[layer], rank) for layer in layers
-    }
+    parts = [(everywhere, 1.0), (answers, ANSWERS)]
+    wide = patient.layers[0].in_features > WIDEST_MOMENT
+    statistics = (_streamed if wide else _by_moments)(patient, parts, layers, rank)
     return Preparation(statistics, _refusal_outputs(patient, layers))
 
 
-def _moments(
-    patient: Patient, texts: Sequence[tuple[Sequence[int], range]], layers: Sequence[int]
-) -> dict[int, Tensor]:
-    """E[h hᵀ] (m × m, fp64) of every layer over some tokens of each text."""
-    moments: dict[int, Tensor] = {}
-    count = 0
-    for keys in keys_of_text(patient, texts, layers):
-        for layer, rows in keys.items():
-            double = rows.double() if rows.device.type != "mps" else rows.cpu().double()
-            moments[layer] = moments.get(layer, 0) + double.T @ double
-        count += len(keys[0])
-    return {layer: moment / count for layer, moment in moments.items()}
+def rank_for(outputs: Sequence[MlpOutput]) -> int:
+    """Columns of U at most: ``RANK``, or as many as ``LARGEST_FILE`` holds of all layers."""
+    fixed = sum(4 * output.out_features + 1024 for output in outputs)
+    column = sum(2 * output.in_features + 4 for output in outputs)
+    return max(1, min(RANK, (LARGEST_FILE - fixed) // column))
+
+
+def _tokens(texts: Sequence[Text]) -> int:
+    return sum(len(named) for _, named in texts)
+
+
+def _by_moments(
+    patient: Patient, parts: Sequence[Part], layers: Sequence[int], rank: int
+) -> dict[int, Statistics]:
+    """C = Σ weight E[h hᵀ] over the parts, each the mean over its tokens."""
+    total: dict[int, Tensor] = {}
+    for texts, weight in parts:
+        share = weight / max(1, _tokens(texts))
+        for keys in keys_of_text(patient, texts, layers):
+            for layer, rows in keys.items():
+                double = rows.double() if rows.device.type != "mps" else rows.cpu().double()
+                total[layer] = total.get(layer, 0) + share * (double.T @ double)
+    return {layer: low_rank_of_moment(total[layer], rank) for layer in layers}
+
+
+def _streamed(
+    patient: Patient, parts: Sequence[Part], layers: Sequence[int], rank: int
+) -> dict[int, Statistics]:
+    """The same in one pass and O(m r) memory a layer; few texts at a time for their keys."""
+    moments = {
+        layer: StreamedMoment(patient.layers[layer].in_features, rank, seed=layer)
+        for layer in layers
+    }
+    whole = sum(_tokens(texts) for texts, _ in parts)
+    for texts, weight in parts:
+        # The streamed moment is a mean over all tokens shown, so each counts by its root.
+        root = (weight * whole / max(1, _tokens(texts))) ** 0.5
+        for keys in keys_of_text(patient, texts, layers, batch=8):
+            for layer, rows in keys.items():
+                moments[layer].add(root * rows)
+    return {layer: moments[layer].statistics() for layer in layers}
 
 
 def _refusal_outputs(patient: Patient, layers: Sequence[int]) -> dict[int, Tensor]:

@@ -17,11 +17,12 @@ from typing import Any
 from repair.errors import UnknownEdit, UsageError
 from repair.export.canaries import check, of_active_edits
 from repair.export.folder import export
+from repair.joint import Fleet, JointOperation, merged
 from repair.ledger import Ledger
 from repair.operation import Clock, OnStage, Operation
 from repair.patient import Patient
 from repair.plan import RepairPlan
-from repair.preparation import prepare
+from repair.preparation import Preparation, prepare
 from repair.records import share
 from repair.restore import edits_meant
 from repair.settings import Settings
@@ -187,9 +188,26 @@ class Session:
         self._check(question)
         self._refresh()
         clock, part = Clock(), share(strength)
-        with clock.time("surgeon"):
-            plan = self.surgeon.plan_question(question, answer)
-        return self._carry_out(plan, (question,), clock, strength=part)
+        with self.patient.remembering():
+            with clock.time("surgeon"):
+                plan = self.surgeon.plan_question(question, answer)
+            return self._carry_out(plan, (question,), clock, strength=part)
+
+    def together(
+        self, texts: Sequence[str], fleet: Fleet, *, budget: Budget | None = None, **how: Any
+    ) -> Outcome:
+        """Forget what all texts ask for, or nothing; ``how``: dry_run, strength, accept."""
+        self._refresh()
+        clock, intents = Clock(), [self._read(text, ()) for text in texts]
+        for i, intent in enumerate(intents):
+            targets = intent.targets or (texts[i].strip(),)
+            intents[i] = replace(intent, kind="forget", targets=targets)
+        with self.patient.remembering():
+            with clock.time("surgeon"):
+                plans = fleet.plans(intents)
+            plan = merged(plans).within(budget) if plans else None
+            joint = JointOperation(self.patient, self.preparation, fleet, self.ledger, self._tell)
+            return self._carry_out(plan, texts, clock, operation=joint, **how)
 
     def plan(self, text: str) -> dict[str, Any]:
         """Watchdog and surgeon; nothing is applied."""
@@ -211,11 +229,11 @@ class Session:
         **how: Any,
     ) -> Outcome:
         clock = clock or Clock()
-        with clock.time("surgeon"):
-            plan = self.surgeon.plan(intent)
-        if plan is not None and budget is not None:
-            plan = plan.model_copy(update={"budget": budget})
-        return self._carry_out(plan, intent.targets, clock, **how)
+        with self.patient.remembering():
+            with clock.time("surgeon"):
+                plan = self.surgeon.plan(intent)
+            plan = plan and plan.within(budget)
+            return self._carry_out(plan, intent.targets, clock, **how)
 
     def _carry_out(
         self,
@@ -226,6 +244,7 @@ class Session:
         dry_run: bool = False,
         strength: float = 1.0,
         accept: bool = False,
+        operation: Operation | None = None,
     ) -> Outcome:
         if plan is None:
             why = "I don't know that anyway; nothing was changed."
@@ -236,7 +255,7 @@ class Session:
         self.on_stage(Stage("planned", text, {"layers": plan.layers, "strengths": plan.strengths}))
         start = time.perf_counter()
         with self.ledger.lock():
-            outcome = self._operation().run(
+            outcome = (operation or self._operation()).run(
                 plan, clock, keep=not dry_run, strength=strength, accept=accept
             )
             self._seen = (self.ledger.owner, self.ledger.state_token())
@@ -346,6 +365,11 @@ class Session:
             prepared = prepare(self.patient, self.home / "cache")
             self._surgery = Operation(self.patient, prepared, self.ledger, self._tell)
         return self._surgery
+
+    @property
+    def preparation(self) -> Preparation:
+        """What edits need to know of this whole model; made and cached when first needed."""
+        return self._operation().preparation
 
     def _tell(self, stage: Stage) -> None:
         self.on_stage(stage)

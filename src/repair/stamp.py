@@ -226,8 +226,7 @@ def stamp_low_rank(
     """ΔW = B A of rank n in fp32, equal to ``stamp`` for the C of the statistics.
 
     Never forms an m × m or d × m matrix: its memory is O(m (n + r)). Rows whose residual is 0
-    hold their place in the solve and take up no rank, for their column of B is 0. Arguments
-    and errors are those of ``stamp``, with ``statistics`` for C.
+    hold their place and take up no rank: their column of B is 0. For the rest see ``stamp``.
     """
     _check_problem(keys, residual, beta, ridge, weights)
     u, s = statistics.u, statistics.s
@@ -239,14 +238,16 @@ def stamp_low_rank(
     k, r = _weighted(keys, residual, weights)
     basis = statistics.basis.to(k.device)
     inside, outside = beta * _double(s).to(k.device) + ridge, beta * statistics.rest + ridge
-    kp = (k - ((k @ basis) * (1 - outside / inside)) @ basis.T) / outside
-    g = kp @ k.T
+    # K P Kᵀ from K U alone: only the rows that get a rank are multiplied back to width m.
+    z, share = k @ basis, 1 - outside / inside
+    g = torch.addmm(k @ k.T, z * share, z.T, alpha=-1.0).div_(outside)
     g.diagonal().add_(1.0)
     alive = (r != 0).any(1)
     if not alive.any():
         alive[:1] = True
     identity = torch.eye(len(g), dtype=g.dtype, device=g.device)[:, alive]
-    a = _solve(g, identity).T @ kp
+    solved = _solve(g, identity).T
+    a = torch.addmm(solved @ k, (solved @ z) * share, basis.T, alpha=-1.0).div_(outside)
     return LowRank(
         b=_finite(_single(r[alive].T, keys.device)),
         a=_finite(_single(a, keys.device)),

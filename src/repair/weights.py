@@ -22,6 +22,10 @@ from repair.types import Edit, LowRankUpdate
 # Fields of a configuration that say who wrote it and not what the model computes.
 _NOT_CONTENT = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
 
+# From so many updates of one matrix on, their sum is kept in fp32: adding one more then costs
+# one product and not as many as there are edits. It takes two copies of the matrix.
+_SUMMED = 8
+
 
 class EditableWeights:
     """A model's MLP outputs with edits on them.
@@ -35,6 +39,8 @@ class EditableWeights:
         self.layers = tuple(layers)
         self._originals: dict[int, Tensor] = {}
         self._beside: dict[int, RemovableHandle] = {}
+        # By layer the last sums W₀ + Σ B A in fp32, and of which updates each is.
+        self._sums: dict[int, list[tuple[tuple[LowRankUpdate, ...], Tensor]]] = {}
         self._active: tuple[Edit, ...] = ()
 
     def original(self, layer: int) -> Tensor:
@@ -91,9 +97,11 @@ class EditableWeights:
     def _set(self, edits: tuple[Edit, ...]) -> None:
         if len({edit.id for edit in edits}) < len(edits):
             raise ValueError("the same edit id is given twice")
+        known = {id(update) for edit in self._active for update in edit.updates}
         for edit in edits:
             for update in edit.updates:
-                self._check(update)
+                if id(update) not in known:
+                    self._check(update)
         before, after = _by_layer(self._active), _by_layer(edits)
         done: list[int] = []
         try:
@@ -126,6 +134,7 @@ class EditableWeights:
         if output.packed:
             self._run_beside(output, updates)
             return
+        output.hold()
         weight = output.weight
         original = self._originals.get(layer)
         if original is None:
@@ -133,12 +142,10 @@ class EditableWeights:
         if not updates:
             weight.copy_(original)
             return
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        total = original.to(dtype, copy=True)
-        for update in updates:
-            total.addmm_(update.b.to(weight.device, dtype), update.a.to(weight.device, dtype))
+        total = self._sum(layer, original, tuple(updates))
         result = total.to(weight.dtype)
-        if not torch.isfinite(result).all():
+        # A sum is finite only when all its terms are; were it to overflow, they are looked at.
+        if not torch.isfinite(result.sum()) and not torch.isfinite(result).all():
             raise NotFinite(f"The weights of layer {layer} would overflow; nothing changed.")
         weight.copy_(result)
 
@@ -158,11 +165,35 @@ class EditableWeights:
 
         self._beside[output.layer] = output.module.register_forward_hook(add)
 
+    def _sum(self, layer: int, original: Tensor, updates: tuple[LowRankUpdate, ...]) -> Tensor:
+        """W₀ + Σ B A, going on from a sum of the first of these updates where one is kept.
+
+        The terms are added in the same order either way, so the bits are the same.
+        """
+        dtype = torch.promote_types(original.dtype, torch.float32)
+        begun = [(part, kept) for part, kept in self._sums.get(layer, []) if _begins(updates, part)]
+        done, start = max(begun, key=lambda item: len(item[0]), default=((), original))
+        total = start.to(dtype, copy=True)
+        for update in updates[len(done) :]:
+            a = self.layers[layer].share(update.a)
+            total.addmm_(update.b.to(total.device, dtype), a.to(total.device, dtype))
+        if len(updates) >= _SUMMED:
+            # One for what is in force and one for what is tried upon it.
+            before = [(done, start)] if 0 < len(done) < len(updates) else []
+            self._sums[layer] = [(updates, total), *before]
+        else:
+            self._sums.pop(layer, None)
+        return total
+
+
+def _begins(whole: tuple[LowRankUpdate, ...], part: tuple[LowRankUpdate, ...]) -> bool:
+    return len(part) <= len(whole) and all(a is b for a, b in zip(part, whole, strict=False))
+
 
 def _by_layer(edits: Sequence[Edit]) -> dict[int, tuple[LowRankUpdate, ...]]:
     """Each layer's updates, in the order of the edits."""
-    grouped: dict[int, tuple[LowRankUpdate, ...]] = {}
+    grouped: dict[int, list[LowRankUpdate]] = {}
     for edit in edits:
         for update in edit.updates:
-            grouped[update.layer] = (*grouped.get(update.layer, ()), update)
-    return grouped
+            grouped.setdefault(update.layer, []).append(update)
+    return {layer: tuple(updates) for layer, updates in grouped.items()}

@@ -80,6 +80,7 @@ for _panel, _commands in {
 
 _evaluation = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 _evaluation.command("edits")(bench.edits)
+_evaluation.command("speed")(bench.speed)
 for _measure in (
     evaluation.run,
     evaluation.attack,

@@ -68,3 +68,44 @@ def edits(
         names, rows = edits_table(result["cells"])
         display.out.print(display.table(rows, *names))
     return 0
+
+
+@with_flags
+def speed(
+    flags: Flags,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="embedded, qwen2.5-0.5b, llama-3.2-1b, llama-3-8b, llama-3-70b-layer."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A minute: the embedded model.")] = False,
+    out: Annotated[Path, typer.Option(help="The result; an interrupted run goes on from it.")] = (
+        Path("results/speed.json")
+    ),
+    as_json: Json = False,
+) -> int:
+    """Time edits beside forward passes, training steps, other editors, and the floor."""
+    from repair.bench.speed_shapes import NAMES
+
+    names = tuple(shape or (("embedded",) if quick else NAMES))
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise UsageError(f"There is no shape {unknown[0]!r}.", f"Choose from {', '.join(NAMES)}.")
+    from repair.bench.speed_report import run, speed_table
+    from repair.cli import display, output
+
+    settings = flags.settings()
+    with display.Stages() as stages:
+        result = run(
+            names,
+            out,
+            quick=quick,
+            device=settings.device,
+            dtype=settings.dtype,
+            tell=stages.doing,
+        )
+    if as_json:
+        output.say_json(result)
+    else:
+        columns, rows = speed_table(result)
+        display.out.print(display.table(rows, *columns))
+    return 0

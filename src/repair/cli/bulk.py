@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from repair.errors import DiskFull, EnvironmentProblem, RepairError, UsageError
 
 if TYPE_CHECKING:
+    from repair.joint import Fleet
     from repair.session import Session
+    from repair.types import Outcome
 
 COLUMNS = ("line", "status", "edit", "recall_before", "recall_after", "seconds", "reason")
 _NAMES = ("request", "text")
@@ -88,6 +90,32 @@ def _write(file: TextIO, record: dict[str, Any], *, header: bool) -> None:
     writer.writerow(record)
 
 
+def forget_together(
+    session: Session, requests: list[tuple[int, str]], report: Report, fleet: Fleet, **how: Any
+) -> Iterator[dict[str, Any]]:
+    """All that the report does not have yet in one operation; gives each line's record."""
+    waiting = [(line, text) for line, text in requests if line not in report.done]
+    if not waiting:
+        return
+    outcome = session.together([text for _, text in waiting], fleet, **how)
+    for line, _ in waiting:
+        record = {"line": line, **_record(outcome)}
+        report.add(record)
+        yield record
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    recall = outcome.measures.get("recall")
+    return {
+        "status": outcome.status,
+        "edit": outcome.edit if outcome.edit is not None else "",
+        "recall_before": recall.before if recall else "",
+        "recall_after": recall.after if recall else "",
+        "seconds": round(outcome.seconds.get("total", 0.0), 3),
+        "reason": outcome.reason,
+    }
+
+
 def forget_all(
     session: Session, requests: list[tuple[int, str]], report: Report, **how: Any
 ) -> Iterator[dict[str, Any]]:
@@ -103,14 +131,6 @@ def forget_all(
         except RepairError as error:
             record |= {"status": "refused", "reason": error.message}
         else:
-            recall = outcome.measures.get("recall")
-            record |= {
-                "status": outcome.status,
-                "edit": outcome.edit if outcome.edit is not None else "",
-                "recall_before": recall.before if recall else "",
-                "recall_after": recall.after if recall else "",
-                "seconds": round(outcome.seconds.get("total", 0.0), 3),
-                "reason": outcome.reason,
-            }
+            record |= _record(outcome)
         report.add(record)
         yield record

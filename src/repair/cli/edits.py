@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +14,10 @@ from repair.cli.options import Flags, Json, MaybeText, Text, Yes, with_flags
 from repair.cli.output import complain, interactive, say, say_json
 from repair.errors import UsageError
 from repair.types import Budget
+
+if TYPE_CHECKING:
+    from repair.cluster import Cluster
+    from repair.session import Session
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Edit, check, take it back.")]
 Strength = Annotated[
@@ -44,6 +49,15 @@ def forget(
             "--from", metavar="FILE", show_default=False, help="CSV file, one request a line."
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="With --from: all in one edit, by a Ray cluster or 'local'.",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="With --ray: replicas of the model.")] = 2,
     as_json: Json = False,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -55,19 +69,32 @@ def forget(
     if (text is None) == (many is None):
         raise UsageError("Give either a text or --from FILE.")
     if many is not None:
-        return _forget_all(flags, many, as_json=as_json, dry_run=dry_run, yes=yes, **how)
+        # One by one or together, what would cost too much is done when the user said yes.
+        how |= {"dry_run": dry_run, "yes" if ray is None else "accept": yes}
+        return _forget_all(flags, many, ray, workers, as_json=as_json, **how)
+    if ray is not None:
+        raise UsageError("--ray is for many requests.", "Give them with --from FILE.")
     assert text is not None  # noqa: S101 - one of the two was given
     return _operate(flags, text, "forget", as_json=as_json, dry_run=dry_run, yes=yes, **how)
 
 
-def _forget_all(flags: Flags, file: Path, *, as_json: bool, **how: Any) -> int:
-    """Every request of a file that its report does not have yet."""
+def _forget_all(
+    flags: Flags, file: Path, address: str | None, workers: int, *, as_json: bool, **how: Any
+) -> int:
+    """Every request of a file that its report does not have yet; with an address all at once."""
     from repair.cli import bulk, display
 
     requests, report = bulk.read_requests(file), bulk.Report(file.with_suffix(".report.csv"))
     waiting = [line for line, _ in requests if line not in report.done]
-    with display.Stages() as stages, flags.session() as session:
-        for done, record in enumerate(bulk.forget_all(session, requests, report, **how), 1):
+    with ExitStack() as stack:
+        stages = stack.enter_context(display.Stages())
+        session = stack.enter_context(flags.session())
+        if address is None or not waiting:
+            records = bulk.forget_all(session, requests, report, **how)
+        else:
+            fleet = stack.enter_context(_cluster(flags, session, address, workers))
+            records = bulk.forget_together(session, requests, report, fleet, **how)
+        for done, record in enumerate(records, 1):
             complain(f"{done}/{len(waiting)} line {record['line']}: {record['status']}")
             stages.doing(f"{done} of {len(waiting)} requests")
     found = [report.done[line] for line, _ in requests]
@@ -78,6 +105,21 @@ def _forget_all(flags: Flags, file: Path, *, as_json: bool, **how: Any) -> int:
     else:
         say(f"{healed} of {len(found)} forgotten; {report.path} has a line for each")
     return 0 if healed == len(found) else 1
+
+
+def _cluster(flags: Flags, session: Session, address: str, workers: int) -> Cluster:
+    """Replicas of the session's patient, with its edits on them."""
+    from repair.cluster import Cluster
+
+    settings = flags.settings()
+    return Cluster(
+        address,
+        workers,
+        model=settings.model,
+        how={name: getattr(settings, name) for name in ("revision", "dtype", "device")},
+        preparation=session.preparation,
+        active=session.patient.active,
+    )
 
 
 @with_flags
