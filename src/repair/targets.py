@@ -110,10 +110,12 @@ def find_targets(
     ordering: Sequence[bool],
     history: Sequence[Message],
     is_request: Callable[[str], bool],
+    marked: Sequence[Sequence[str]] = (),
 ) -> tuple[tuple[str, ...], str | None]:
     """Targets of a message of ``kind`` and, for a correction, the replacement.
 
-    ``ordering`` tells of each sentence whether it, read alone, is of ``kind``;
+    ``ordering`` tells of each sentence whether it, read alone, is of ``kind``; ``marked``
+    are the spans of each sentence that the classifier takes for targets;
     ``is_request`` tells of an earlier user message whether it was an order, not a question.
     """
     sentences = [words.unmask(sentence) for sentence in words.sentences]
@@ -127,7 +129,8 @@ def find_targets(
     for number, sentence in enumerate(sentences):
         if ordering[number]:
             pointed = found[-1:] or _pointed(sentences[:number], context)
-            spans, sure = _spans(kind, sentence, pointed, context)
+            own = [words.unmask(span) for span in marked[number]] if marked else []
+            spans, sure = _spans(kind, sentence, pointed, context, own)
             (found if sure else guessed).extend(spans)
     return tuple(dict.fromkeys(found or guessed))[:MAX_TARGETS], None
 
@@ -186,7 +189,11 @@ def _languages(text: str) -> Iterable[Phrases]:
 
 
 def _spans(
-    kind: IntentKind, sentence: str, pointed: Sequence[str], context: _Context
+    kind: IntentKind,
+    sentence: str,
+    pointed: Sequence[str],
+    context: _Context,
+    marked: Sequence[str] = (),
 ) -> tuple[list[str], bool]:
     """Every target of one sentence, and whether a wording of an order led to them.
 
@@ -201,6 +208,12 @@ def _spans(
             return numbers, True
         if _ALL_EDITS.search(sentence):
             return ["everything"], True
+    if marked:
+        tongue = _tongue(kind, sentence)
+        said = _named(sentence[: sentence.find(marked[0])], context) if kind == "forget" else []
+        parts = [_several(span, None, tongue, said or pointed, context) for span in marked]
+        if any(parts):
+            return [target for part in parts for target in part], True
     for phrases in _languages(sentence):
         for pattern in phrases.forget if kind == "forget" else phrases.restore:
             match = pattern.search(sentence)
@@ -219,6 +232,14 @@ def _spans(
     if rest and (span := _trim(rest["t"], ENGLISH)):
         return _several(span, None, ENGLISH, (), context), False
     return (list(pointed) if len(sentence) < 60 else []), False
+
+
+def _tongue(kind: IntentKind, sentence: str) -> Phrases:
+    """The language whose wordings of such an order the sentence has; English if none."""
+    for phrases in _languages(sentence):
+        if any(p.search(sentence) for p in (phrases.forget if kind == "forget" else phrases.restore)):
+            return phrases
+    return next(iter(_languages(sentence)))
 
 
 def _several(

@@ -19,7 +19,7 @@ _SHARES: tuple[tuple[IntentKind, float], ...] = (
     ("correct", 0.15),
     ("restore", 0.12),
 )
-_ENGLISH_SHARE = 0.62
+_ENGLISH_SHARE = 0.6
 _NEIGHBOURS = {
     "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj",
     "i": "uo", "l": "k", "m": "n", "n": "bm", "o": "ip", "r": "et", "s": "ad", "t": "ry",
@@ -76,7 +76,7 @@ def _spoil(text: str, random: Random) -> str:
         text = text.upper()
     elif draw < 0.30:
         text = text[:1].upper() + text[1:]
-    if random.random() < 0.10:
+    if random.random() < 0.12:
         for _ in range(random.choice((1, 1, 2))):
             text = _mistype(text, random)
     return text

@@ -69,7 +69,14 @@ def _name(random: Random) -> str:
     return f"{random.choice(('Mr', 'Mrs', 'Dr', 'Ms'))} {last}"
 
 
+def _han(random: Random, most: int) -> str:
+    """Any one to ``most`` common Han characters: names are not to be known by heart."""
+    return "".join(chr(random.randint(0x4E00, 0x9F00)) for _ in range(random.randint(1, most)))
+
+
 def _chinese(random: Random) -> str:
+    if random.random() < 0.35:
+        return random.choice(("", random.choice(_CHINESE[0]))) + _han(random, 3)
     surname, given = random.choice(_CHINESE[0]), random.sample(_CHINESE[1], 2)
     return (
         surname + "".join(given[: random.choice((1, 2))])
@@ -79,6 +86,8 @@ def _chinese(random: Random) -> str:
 
 
 def _japanese(random: Random) -> str:
+    if random.random() < 0.35:
+        return _han(random, 2) + _han(random, 2)
     style = random.random()
     if style < 0.5:
         return random.choice(_JAPANESE) + random.choice((random.choice(_JAPANESE_GIVEN), ""))
