@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(names.split()) for names in row)
     for row in (
         ("types", "settings", "errors"),
-        ("catalogue", "refusals", "plan", "retain"),
+        ("catalogue", "refusals", "plan", "retain", "replies", "explain"),
         (
             "patient architectures checkpoint memory prompts weights quantised saving",
             "stamp",
@@ -29,10 +29,13 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "verify",
             "ledger vault schema records migrations journal postgres people",
             "adapter",
+            "language_model",
+            "policy",
         ),
         (
-            "watchdog requests utterance targets phrases phrases_more",
+            "watchdog network requests utterance targets phrases phrases_more readers writer",
             "surgeon phrasebook discover restore",
+            "separation",
             "operation preparation rows writing earlier budget",
             "export",
         ),

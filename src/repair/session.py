@@ -6,29 +6,34 @@ any of them.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from repair.errors import UnknownEdit, UsageError
+from repair.errors import PolicyRefused, UnknownEdit, UsageError
 from repair.export.canaries import check, of_active_edits
 from repair.export.folder import export
 from repair.ledger import Ledger
 from repair.operation import Clock, OnStage, Operation
 from repair.patient import Patient
 from repair.plan import RepairPlan
+from repair.policy import Policy
 from repair.preparation import prepare
 from repair.records import share
+from repair.replies import asked_back, is_yes, spoken, to_confirm
 from repair.restore import edits_meant
+from repair.separation import distances, tokens
 from repair.settings import Settings
 from repair.surgeon import Surgeon
 from repair.types import Budget, EditSummary, Intent, IntentKind, Message, Outcome, Stage, Turn
 from repair.verify import rouge_l_recall
 from repair.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from repair.readers import Reader
 
 LONGEST_REQUEST = 20_000
 # Below this confidence a reading changes nothing; the user is asked instead.
@@ -47,6 +52,7 @@ class Session:
         home: where the ledger lives; None takes ``REPAIR_HOME`` or the platform's folder.
         database: where its tables are, if not in the home.
         on_stage: is told each stage of an operation as it happens.
+        policy: what may be asked; None takes the one that ships.
 
     Raises:
         LedgerCorrupted, LedgerBusy, DiskFull: the home cannot be used.
@@ -59,6 +65,7 @@ class Session:
         home: Path | str | None = None,
         database: str | None = None,
         on_stage: OnStage | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.patient = patient
         self.home = Path(home) if home is not None else Settings().home
@@ -66,7 +73,8 @@ class Session:
         self.surgeon = Surgeon(patient)
         self.messages: list[Message] = []
         self.on_stage: OnStage = on_stage or (lambda _: None)
-        self._watchdog: Watchdog | None = None
+        self.policy = policy or Policy.load()
+        self.watchdog: Reader | None = None
         self._surgery: Operation | None = None
         self._waiting: Intent | None = None
         self._seen: tuple[str, int] | None = None
@@ -109,18 +117,25 @@ class Session:
         self._refresh()
         intent = self._read(text, self.messages)
         waiting, self._waiting = self._waiting, None
-        if waiting is not None and YES.fullmatch(text.strip()):
+        if waiting is not None and is_yes(text):
             outcome = self._operate(waiting, accept=True)
             return Turn(spoken(outcome, waiting), waiting, outcome)
-        if intent.kind == "none" or intent.confidence < SURE:
+        if intent.kind == "none":
             return self._talk(text, intent)
+        if intent.confidence < SURE:
+            self._waiting = intent if intent.kind != "restore" and intent.targets else None
+            return Turn(asked_back(intent), intent)
         if intent.kind == "restore":
             return Turn(self._restore(intent), intent)
+        try:
+            question = self.policy.request(text, intent).question(accepted=False)
+        except PolicyRefused as error:
+            return Turn(error.message, intent)
         if not intent.targets:
             return Turn("What exactly should I forget? Please name it in one sentence.", intent)
         if intent.kind == "correct" and not intent.replacement:
             return Turn("What is right instead? Please say it in one sentence.", intent)
-        outcome = self._operate(intent)
+        outcome = to_confirm(intent, question) if question else self._operate(intent)
         if outcome.status == "needs_confirmation":
             self._waiting = intent
         return Turn(spoken(outcome, intent), intent, outcome)
@@ -169,13 +184,15 @@ class Session:
             intent = self._read(text, self.messages)
         if kind is not None and intent.kind != kind:
             intent = replace(intent, kind=kind, targets=intent.targets or (text.strip(),))
+        question = self.policy.request(text, intent).question(accepted=yes)
         if intent.kind not in ("forget", "correct") or not intent.targets:
             return Outcome(
                 "not_a_request", targets=intent.targets, reason="No wish to forget was read."
             )
         if intent.confidence < SURE and not yes and kind is None:
-            why = "The wish is not clear enough to act on."
-            return Outcome("needs_confirmation", targets=intent.targets, reason=why)
+            question = "The wish is not clear enough to act on."
+        if question:
+            return to_confirm(intent, question)
         how = {"dry_run": dry_run, "strength": part, "accept": yes}
         return self._operate(intent, clock, budget=budget, **how)
 
@@ -191,15 +208,22 @@ class Session:
             plan = self.surgeon.plan_question(question, answer)
         return self._carry_out(plan, (question,), clock, strength=part)
 
-    def plan(self, text: str) -> dict[str, Any]:
-        """Watchdog and surgeon; nothing is applied."""
+    def plan(self, text: str, *, explain: bool = False) -> dict[str, Any]:
+        """Watchdog and surgeon; nothing is applied.
+
+        ``explain`` adds tokens and measured distances, for `repair.explain.page`.
+        """
         self._check(text)
         self._refresh()
         intent = self._read(text, self.messages)
         if intent.kind == "none":
             intent = replace(intent, kind="forget", targets=(text.strip(),))
         plan = self.surgeon.plan(intent)
-        read = {**intent.to_json(), "known": plan is not None}
+        ruling = self.policy.request(text, intent)
+        read = {**intent.to_json(), "policy": ruling.action, "known": plan is not None}
+        if explain and plan is not None:
+            read["distances"] = distances(self.patient, plan.facts)
+            read["tokens"] = {f.question: tokens(self.patient, f) for f in plan.facts}
         return {**read, "plan": plan.to_json() if plan is not None else None}
 
     def _operate(
@@ -213,6 +237,10 @@ class Session:
         clock = clock or Clock()
         with clock.time("surgeon"):
             plan = self.surgeon.plan(intent)
+        if plan is not None:
+            question = self.policy.plan(plan).question(accepted=how.get("accept", False))
+            if question:
+                return to_confirm(intent, question)
         if plan is not None and budget is not None:
             plan = plan.model_copy(update={"budget": budget})
         return self._carry_out(plan, intent.targets, clock, **how)
@@ -337,9 +365,9 @@ class Session:
             )
 
     def _read(self, text: str, history: Sequence[Message]) -> Intent:
-        if self._watchdog is None:
-            self._watchdog = Watchdog.load()
-        return self._watchdog.read(text, history)
+        if self.watchdog is None:
+            self.watchdog = Watchdog.load()
+        return self.watchdog.read(text, history)
 
     def _operation(self) -> Operation:
         if self._surgery is None:
@@ -356,20 +384,3 @@ class Session:
         if seen != self._seen:
             self.patient.apply(self.ledger.active())
             self._seen = seen
-
-
-YES = re.compile(
-    r"(?:yes|yeah|yep|ok(?:ay)?|sure|go ahead|do it|ja|oui|s[ií]|sim|tak|好|はい)"
-    r"(?:[,\s]+(?:please|go ahead|do it(?: anyway)?|forget it anyway))*[.!]*",
-    re.IGNORECASE,
-)
-
-
-def spoken(outcome: Outcome, intent: Intent) -> str:
-    """What an operation came to, as a reply."""
-    if outcome.status == "healed":
-        done = "I have corrected that." if intent.kind == "correct" else "I no longer know that."
-        return f"{done} (edit {outcome.edit}; undo brings it back)"
-    if outcome.status == "needs_confirmation":
-        return f"{outcome.reason} Say yes to do it all the same."
-    return outcome.reason
