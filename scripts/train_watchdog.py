@@ -154,7 +154,7 @@ def train(data: Sequence[Example], epochs: int, seed: int) -> Net:
             # Only an order has a target: forget and restore.
             about = mask & ((kinds == 1) | (kinds == 3))[:, None]
             if about.any():
-                loss = loss + 0.5 * nn.functional.cross_entropy(tag[about], tags[about])
+                loss = loss + nn.functional.cross_entropy(tag[about], tags[about])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -6,11 +6,12 @@ or edits. The reading itself is a small network's (``repair.network``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from repair.network import Network, words_of
+from repair.network import Network, Word, words_of
 from repair.targets import find_targets
 from repair.types import Intent, IntentKind, Message
 from repair.utterance import OwnWords, own_words
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
 KINDS: Final[tuple[IntentKind, ...]] = ("none", "forget", "correct", "restore")
 # A whole message is read beside its sentences while it is short enough to be one thought.
 _WHOLE: Final = 500
+# How likely a word must be for a target to begin, and to go on; how much less likely than the
+# best a second target may be.
+_LIKELY: Final = 0.5
+_POSSIBLE: Final = 0.3
+_DOUBT: Final = 0.3
+_CJK: Final = re.compile("[\u3041-\u30ff\u3400-\u9fff]")
+_VERBS: Final = "把将忘记掉删除清抹去复原回道得住请让关于撤"
+_OF: Final = frozenset("of de di do da du des del d von la le".split())
+_OWNERS: Final = frozenset(
+    "my our his her their your the a mein meine meiner seine ihre mon ma mes son sa ses mi mis su "
+    "sus il la le lo el o os as mio mia meu minha".split()
+)
+_ORDERS: Final = frozenset(
+    "please forget erase delete remove wipe bring restore undo lösche vergiss bitte oublie efface "
+    "supprime borra olvida elimina dimentica cancella apaga esquece usuń zapomnij stop".split()
+)
 
 
 @dataclass(frozen=True)
@@ -92,12 +109,70 @@ class Watchdog:
 
             return _Reading(np.array([1, 0, 0, 0], dtype=np.float32), ())
         odds, tags = self.network.read(words)
-        spans: list[tuple[int, int]] = []
-        inside = False
-        for word, tag in zip(words, tags.argmax(axis=1), strict=True):
-            if tag == 1 or (tag == 2 and not inside):
-                spans.append((word.start, word.end))
-            elif tag == 2:
-                spans[-1] = (spans[-1][0], word.end)
-            inside = tag != 0
-        return _Reading(odds, tuple(sentence[start:end] for start, end in spans))
+        inside = 1 - tags[:, 0]
+        spans = [
+            sentence[words[start].start : words[end].end]
+            for start, end in _closed(words, _runs(inside, tags[:, 1]))
+            for start, end in [_whole(words, start, end)]
+        ]
+        return _Reading(odds, tuple(dict.fromkeys(spans)))
+
+
+def _runs(inside: NDArray[float32], begin: NDArray[float32]) -> list[tuple[int, int]]:
+    """First and last word of each target: from a likely word over the less likely ones.
+
+    Of several, those that the network doubts as a whole are left out.
+    """
+    runs: list[tuple[int, int]] = []
+    for at, chance in enumerate(inside):
+        if not runs or runs[-1][1] < at - 1 or begin[at] > _LIKELY:
+            if chance > _LIKELY:
+                runs.append((at, at))
+        elif chance > _POSSIBLE:
+            runs[-1] = (runs[-1][0], at)
+    means = [float(inside[start : end + 1].mean()) for start, end in runs]
+    return [run for run, mean in zip(runs, means, strict=True) if mean > max(means) - _DOUBT]
+
+
+def _closed(words: Sequence[Word], runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans of Chinese and Japanese that one letter parts are one."""
+    closed: list[tuple[int, int]] = []
+    for start, end in runs:
+        if closed and start - closed[-1][1] == 2 and _CJK.match(words[start - 1].text):
+            closed[-1] = (closed[-1][0], end)
+        else:
+            closed.append((start, end))
+    return closed
+
+
+def _whole(words: Sequence[Word], start: int, end: int) -> tuple[int, int]:
+    """The span without a name, a possessive or "the … of …" cut in two."""
+    text = [word.text for word in words]
+    if _CJK.match(text[start]):
+        # A Japanese sentence begins with its target, a Chinese one has the verb before it.
+        stops = "" if any("\u3040" <= t <= "\u30ff" for t in text) else _VERBS
+        while start > 0 and _CJK.match(text[start - 1]) and text[start - 1] not in stops:
+            start -= 1
+        return start, end
+    if text[start].lower() in _OF and start > 0:
+        start -= 1
+    if start > 0 and (text[start - 1].lower() in _OWNERS or _joins(text[start - 1], text[start])):
+        start -= 1
+    while end + 1 < len(text):
+        tail, following = text[end], text[end + 1]
+        owned = tail in ("'", "s") and end > 0 and following.isalpha()
+        if following == "'" or (tail == "'" and following == "s"):
+            end += 1
+        elif owned or tail.lower() in _OF or _joins(tail, following):
+            end += 1
+        else:
+            break
+    return start, end
+
+
+def _joins(left: str, right: str) -> bool:
+    """Two capitalised words in a row belong to one name."""
+    return all(
+        len(word) > 1 and word[0].isupper() and word[1:].islower() and word.lower() not in _ORDERS
+        for word in (left, right)
+    )

@@ -56,10 +56,11 @@ class Grammar:
     def expand(self, line: str, random: Random, *, inside: bool = False) -> str:
         """``line`` with every choice taken and every slot filled.
 
-        A slot that a request is about stands between ``OPEN`` and ``CLOSE``, unless the line
-        is ``inside`` one.
+        A slot that a request is about, or what stands in «», is put between ``OPEN`` and
+        ``CLOSE``, unless the line is ``inside`` one.
         """
         line = _CHOICE.sub(lambda match: random.choice(match[1].split("|")), line)
+        line = line.replace("«", "" if inside else OPEN).replace("»", "" if inside else CLOSE)
         return _SLOT.sub(lambda match: self._fill(match[1], random, inside), line)
 
     def write(self, section: str, random: Random) -> str:
