@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,8 @@ class Net(nn.Module):
         super().__init__()
         self.embedding = nn.EmbeddingBag(BUCKETS, WIDTH, mode="sum")
         nn.init.normal_(self.embedding.weight, std=0.15)
-        self.mix = nn.ModuleList(nn.Linear(3 * WIDTH, 2 * WIDTH) for _ in DILATIONS)
+        self.mix = [nn.Linear(3 * WIDTH, 2 * WIDTH) for _ in DILATIONS]
+        self.layers = nn.ModuleList(self.mix)
         self.kind = nn.Linear(2 * WIDTH, len(KINDS))
         self.tag = nn.Linear(WIDTH, 3)
         self.drop = nn.Dropout(0.2)
@@ -196,7 +198,8 @@ def save(net: Net, about: dict[str, object], path: Path) -> None:
     scale = (np.abs(embedding).max(axis=1) / 127 + 1e-6).astype(np.float16)
     codes = np.round(embedding / scale.astype(np.float32)[:, None]).clip(-127, 127)
     stored |= {"embedding": codes.astype(np.int8), "embedding.scale": scale}
-    np.savez_compressed(path, about=np.array(json.dumps(about)), **stored)
+    everything: dict[str, Any] = {"about": np.array(json.dumps(about)), **stored}
+    np.savez_compressed(path, **everything)
 
 
 def main() -> None:

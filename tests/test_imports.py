@@ -33,7 +33,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "policy",
         ),
         (
-            "watchdog network requests utterance targets phrases phrases_more readers writer",
+            "watchdog network requests utterance targets corrections phrases phrases_more "
+            "readers writer",
             "surgeon phrasebook discover restore",
             "separation",
             "operation preparation rows writing earlier budget",

@@ -148,7 +148,7 @@ def _visible(token: str) -> str:
 def _layers(plan: Mapping[str, Any], distances: Mapping[int, float]) -> str:
     edited = set(plan["layers"])
     if distances:
-        most = max(max(distances.values()), 1e-9)
+        most = max(*distances.values(), 1e-9)
         rows = "".join(
             f'<span class="{"on" if layer in edited else ""}">layer {layer}</span>'
             f'<span class="track"><s style="width:{100 * value / most:.0f}%"></s></span>'

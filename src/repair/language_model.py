@@ -67,7 +67,8 @@ class LocalModel:
         self.seconds = seconds
         self._patient = patient
         width = int(patient.model.get_output_embeddings().weight.shape[0])
-        self._vocabulary = llguidance.hf.from_tokenizer(patient.tokenizer, n_vocab=width)
+        tokenizer: Any = patient.tokenizer
+        self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, n_vocab=width)
 
     def answer(self, messages: Sequence[Message], schema: Schema) -> dict[str, Any]:
         ids = self._patient.prompt_ids(messages)
@@ -75,9 +76,7 @@ class LocalModel:
         room = (self._patient.context or 8192) - len(ids)
         if room < 16:
             raise NoAnswer(f"The question does not fit into the context of {self.name}.")
-        row = self._patient.generate_ids(
-            [ids], min(MOST_TOKENS, room), steer=guide
-        )[0]
+        row = self._patient.generate_ids([ids], min(MOST_TOKENS, room), steer=guide)[0]
         if guide.late:
             raise NoAnswer(f"{self.name} did not finish within {self.seconds:g} seconds.")
         return _checked(str(self._patient.tokenizer.decode(row, skip_special_tokens=True)), schema)
@@ -171,7 +170,13 @@ def _checked(text: str, schema: Schema) -> dict[str, Any]:
     return answer
 
 
-_TYPES = {"object": dict, "array": list, "string": str, "number": (int, float), "null": type(None)}
+_TYPES: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "number": (int, float),
+    "null": type(None),
+}
 
 
 def _fault(value: Any, schema: Schema, at: str = "it") -> str:

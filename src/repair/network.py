@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from repair.errors import EnvironmentProblem
 
@@ -114,11 +114,11 @@ class Network:
             # A gated linear unit: half of the mixture says how much of the other passes.
             state = state + mixed[:, :WIDTH] / (1 + np.exp(-mixed[:, WIDTH:]))
         pooled = np.concatenate([state.max(axis=0), state.mean(axis=0)])
-        kind = (pooled @ w["kind"] + w["kind.bias"]) / self.temperature
+        kind = (pooled @ w["kind"] + w["kind.bias"]) / np.float32(self.temperature)
         return _softmax(kind), _softmax(state @ w["tag"] + w["tag.bias"])
 
 
-def _softmax(logits: NDArray[float32]) -> NDArray[float32]:
+def _softmax(logits: NDArray[Any]) -> NDArray[float32]:
     import numpy as np
 
     odds = np.exp(logits - logits.max(axis=-1, keepdims=True))

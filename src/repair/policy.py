@@ -140,7 +140,9 @@ class Policy(BaseModel):
         try:
             return cls.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
         except OSError as error:
-            raise UsageError(f"The policy file {path} cannot be read.", "Check --policy.") from error
+            raise UsageError(
+                f"The policy file {path} cannot be read.", "Check --policy."
+            ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"The policy file {path} is not TOML: {error}.") from error
         except ValidationError as error:

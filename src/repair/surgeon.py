@@ -156,9 +156,7 @@ class Surgeon:
             written += [(fact, question) for question in made.reversed]
             beside += [
                 KnownFact(fact.subject, "", question, reply)
-                for question, reply in zip(
-                    made.neighbours, self.ask(made.neighbours), strict=True
-                )
+                for question, reply in zip(made.neighbours, self.ask(made.neighbours), strict=True)
                 if reply and not is_refusal(reply)
             ]
         return worded, written, beside

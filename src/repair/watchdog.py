@@ -7,10 +7,11 @@ or edits. The reading itself is a small network's (``repair.network``).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from repair.corrections import find_correction
 from repair.network import Network, Word, words_of
 from repair.targets import find_targets
 from repair.types import Intent, IntentKind, Message
@@ -30,7 +31,7 @@ _POSSIBLE: Final = 0.3
 _DOUBT: Final = 0.3
 _CJK: Final = re.compile("[\u3041-\u30ff\u3400-\u9fff]")
 _VERBS: Final = "把将忘记掉删除清抹去复原回道得住请让关于撤"
-_OF: Final = frozenset("of de di do da du des del d von la le".split())
+_OF: Final = frozenset("of for about de di do da du des del d von la le".split())
 _OWNERS: Final = frozenset(
     "my our his her their your the a mein meine meiner seine ihre mon ma mes son sa ses mi mis su "
     "sus il la le lo el o os as mio mia meu minha".split()
@@ -82,11 +83,12 @@ class Watchdog:
         if kind == "none":
             return Intent("none", (), confidence)
         ordering = [int(reading.odds.argmax()) == KINDS.index(kind) for reading in single]
+        if kind == "correct":
+            found, value = find_correction(words, ordering, history, self._is_request)
+            return Intent(kind, found, confidence, value)
         marked = [reading.spans for reading in single]
-        targets, replacement = find_targets(
-            kind, words, ordering, history, self._is_request, marked
-        )
-        return Intent(kind, targets, confidence, replacement)
+        targets = find_targets(kind, words, ordering, history, self._is_request, marked)
+        return Intent(kind, targets, confidence)
 
     def _is_request(self, text: str) -> bool:
         words = own_words(text)
@@ -100,7 +102,8 @@ class Watchdog:
         if len(single) == 1 or len(whole) > _WHOLE:
             return strongest, single
         # One sentence out of many is easily misread; the whole message has to agree.
-        return (strongest + self._one(whole).odds) / 2, single
+        both: Any = (strongest + self._one(whole).odds) / 2
+        return both, single
 
     def _one(self, sentence: str) -> _Reading:
         words = words_of(sentence)
@@ -109,13 +112,21 @@ class Watchdog:
 
             return _Reading(np.array([1, 0, 0, 0], dtype=np.float32), ())
         odds, tags = self.network.read(words)
-        inside = 1 - tags[:, 0]
-        spans = [
-            sentence[words[start].start : words[end].end]
-            for start, end in _closed(words, _runs(inside, tags[:, 1]))
-            for start, end in [_whole(words, start, end)]
-        ]
-        return _Reading(odds, tuple(dict.fromkeys(spans)))
+        runs = _closed(words, _runs(1 - tags[:, 0], tags[:, 1]))
+        spans = _apart(_whole(words, start, end) for start, end in runs)
+        cut = [sentence[words[start].start : words[end].end] for start, end in spans]
+        return _Reading(odds, tuple(dict.fromkeys(cut)))
+
+
+def _apart(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that overlap are one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in spans:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def _runs(inside: NDArray[float32], begin: NDArray[float32]) -> list[tuple[int, int]]:
@@ -154,20 +165,23 @@ def _whole(words: Sequence[Word], start: int, end: int) -> tuple[int, int]:
         while start > 0 and _CJK.match(text[start - 1]) and text[start - 1] not in stops:
             start -= 1
         return start, end
-    if text[start].lower() in _OF and start > 0:
+    if start > 0 and text[start].lower() in (_OF | {"'", "s"}):
         start -= 1
     if start > 0 and (text[start - 1].lower() in _OWNERS or _joins(text[start - 1], text[start])):
         start -= 1
-    while end + 1 < len(text):
-        tail, following = text[end], text[end + 1]
-        owned = tail in ("'", "s") and end > 0 and following.isalpha()
-        if following == "'" or (tail == "'" and following == "s"):
-            end += 1
-        elif owned or tail.lower() in _OF or _joins(tail, following):
-            end += 1
-        else:
-            break
+    while end + 1 < len(text) and _goes_on(text, end):
+        end += 1
     return start, end
+
+
+def _goes_on(text: Sequence[str], end: int) -> bool:
+    """Whether a span that ends at word ``end`` cannot be over yet."""
+    tail, following = text[end], text[end + 1]
+    if following == "'" or (tail in ("'", "s") and end > 0 and following.isalpha()):
+        return True
+    if following.lower() in _OF and end + 2 < len(text) and text[end + 2][:1].isupper():
+        return True
+    return tail.lower() in (_OF | _OWNERS) or _joins(tail, following)
 
 
 def _joins(left: str, right: str) -> bool:

@@ -160,7 +160,9 @@ def _free(random: Random) -> str:
         return random.choice(_NOUNS)
     if style < 0.85:
         month = random.choice(_list("March April May June July August September October"))
-        return random.choice((f"{random.randint(1, 28)} {month}", f"{month} {random.randint(1, 28)}"))
+        return random.choice(
+            (f"{random.randint(1, 28)} {month}", f"{month} {random.randint(1, 28)}")
+        )
     if style < 0.92:
         return " ".join(str(random.randint(0, 999)) for _ in range(random.randint(1, 3)))
     return f"{word(random).lower()}@{word(random).lower()}.example"

@@ -16,11 +16,11 @@ from typing import Any
 from repair.errors import NotAllowed, RepairError, UnknownModel
 from repair.ledger import Ledger
 from repair.people import Person
+from repair.replies import is_yes, spoken
 from repair.server.engine import Answer, Piece, Question
 from repair.server.history import MARK
 from repair.server.schemas import ChatRequest, Extras, openai_error
 from repair.server.service import Service
-from repair.replies import is_yes, spoken
 from repair.session import SURE
 from repair.types import Intent, Message, Outcome, Stage, Turn
 
