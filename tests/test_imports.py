@@ -33,9 +33,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "policy",
         ),
         (
-            "watchdog network requests utterance targets corrections phrases phrases_more "
-            "readers writer",
-            "surgeon phrasebook discover restore",
+            "watchdog network requests utterance targets corrections phrases phrases_more readers",
+            "surgeon phrasebook discover restore writer",
             "separation",
             "operation preparation rows writing earlier budget",
             "export",

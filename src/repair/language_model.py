@@ -8,17 +8,22 @@ the schema steers every token (llguidance); a remote server is asked to do the s
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import torch
+
 from repair.errors import EnvironmentProblem, UsageError
 from repair.patient import Patient
 from repair.types import Message
 
 Schema = Mapping[str, Any]
+SPECS = "embedded, self, hf:ID or openai:URL"
 SECONDS = 20.0
 # Enough for the longest answer that the schemas allow, spelt out byte by byte.
 MOST_TOKENS = 2048
@@ -87,14 +92,11 @@ class _Guide:
 
     def __init__(self, vocabulary: Any, schema: Schema, prompt: int, until: float) -> None:
         import llguidance
-        import llguidance.torch as masks
 
         grammar = llguidance.LLMatcher.grammar_from_json_schema(
             json.dumps(schema), overrides={"whitespace_flexible": False}
         )
         self._matcher = llguidance.LLMatcher(vocabulary, grammar)
-        self._masks = masks
-        self._mask = masks.allocate_token_bitmask(1, vocabulary.vocab_size)
         self._eos = vocabulary.eos_token
         self._seen, self._until = prompt, until
         self.late = False
@@ -109,9 +111,9 @@ class _Guide:
             scores[:] = float("-inf")
             scores[:, self._eos] = 0.0
             return scores
-        self._masks.fill_next_token_bitmask(self._matcher, self._mask, 0)
-        self._masks.apply_token_bitmask_inplace(scores, self._mask.to(scores.device))
-        return scores
+        allowed = np.frombuffer(self._matcher.compute_logit_bias(), dtype=np.uint8) > 0
+        barred = torch.from_numpy(~allowed[: scores.shape[1]]).to(scores.device)
+        return scores.masked_fill(barred, float("-inf"))
 
 
 class RemoteModel:
@@ -155,6 +157,22 @@ class RemoteModel:
         except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
             raise NoAnswer(f"The server at {self._url} gave no answer: {error}.") from error
         return _checked(str(said), schema)
+
+
+def open_model(spec: str, patient: Patient | None) -> JsonModel:
+    """The model that ``self``, ``hf:ID`` or ``openai:URL`` names.
+
+    Raises:
+        UsageError: no such choice. ModelNotFound, EnvironmentProblem: it cannot be loaded.
+    """
+    how, _, what = spec.partition(":")
+    if how == "openai" and what:
+        return RemoteModel(what, key=os.environ.get("OPENAI_API_KEY"))
+    if how == "hf" and what:
+        return LocalModel(Patient.load(what))
+    if spec == "self" and patient is not None:
+        return LocalModel(patient)
+    raise UsageError(f"{spec!r} names no model.", f"Choose {SPECS}.")
 
 
 def _checked(text: str, schema: Schema) -> dict[str, Any]:

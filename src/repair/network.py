@@ -112,7 +112,7 @@ class Network:
             )
             mixed = window @ w[f"mix{layer}"] + w[f"mix{layer}.bias"]
             # A gated linear unit: half of the mixture says how much of the other passes.
-            state = state + mixed[:, :WIDTH] / (1 + np.exp(-mixed[:, WIDTH:]))
+            state = state + mixed[:, :WIDTH] / (1 + np.exp(-mixed[:, WIDTH:].clip(-60)))
         pooled = np.concatenate([state.max(axis=0), state.mean(axis=0)])
         kind = (pooled @ w["kind"] + w["kind.bias"]) / np.float32(self.temperature)
         return _softmax(kind), _softmax(state @ w["tag"] + w["tag.bias"])

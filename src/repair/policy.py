@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -128,6 +128,8 @@ class Policy(BaseModel):
 
     requests: Requests = Requests()
     limits: Limits = Limits()
+    # Who may do what on a server, in the same file; `repair.people` reads it.
+    people: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | None = None) -> Policy:

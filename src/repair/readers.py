@@ -8,19 +8,17 @@ tools and quotations never reaches it.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from repair.errors import RepairError, UsageError
-from repair.language_model import JsonModel, LocalModel, NoAnswer, RemoteModel
+from repair.language_model import JsonModel, NoAnswer, open_model
 from repair.patient import Patient
 from repair.types import Intent, Message
 from repair.utterance import own_words
 from repair.watchdog import KINDS, Watchdog
 
 log = logging.getLogger(__name__)
-SPECS: Final = "embedded, self, hf:ID or openai:URL"
 _TURNS = 6
 _LONGEST = 80
 SCHEMA: Final[dict[str, Any]] = {
@@ -85,22 +83,6 @@ def _intent(answer: dict[str, Any]) -> Intent:
         return Intent("none", (), confidence)
     targets = tuple(t.strip() for t in answer["targets"] if t.strip())
     return Intent(kind, targets, confidence, answer["replacement"] if kind == "correct" else None)
-
-
-def open_model(spec: str, patient: Patient | None) -> JsonModel:
-    """The model that ``self``, ``hf:ID`` or ``openai:URL`` names.
-
-    Raises:
-        UsageError: no such choice. ModelNotFound, EnvironmentProblem: it cannot be loaded.
-    """
-    how, _, what = spec.partition(":")
-    if how == "openai" and what:
-        return RemoteModel(what, key=os.environ.get("OPENAI_API_KEY"))
-    if how == "hf" and what:
-        return LocalModel(Patient.load(what))
-    if spec == "self" and patient is not None:
-        return LocalModel(patient)
-    raise UsageError(f"{spec!r} names no model.", f"Choose {SPECS}.")
 
 
 def open_reader(spec: str = "embedded", patient: Patient | None = None) -> Reader:

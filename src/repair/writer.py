@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from repair.errors import RepairError, UsageError
-from repair.language_model import JsonModel, NoAnswer
+from repair.language_model import JsonModel, NoAnswer, open_model
 from repair.patient import Patient
-from repair.readers import open_model
 from repair.types import KnownFact, Message
 from repair.verify import lcs_recall, rouge_tokens
 
