@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(names.split()) for names in row)
     for row in (
         ("types", "settings", "errors"),
-        ("catalogue", "refusals", "plan", "retain"),
+        ("catalogue", "refusals", "plan", "retain", "replies", "explain"),
         (
             "patient architectures checkpoint decoding memory prompts weights quantised saving",
             "stamp streaming",
@@ -29,11 +29,14 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "verify",
             "ledger vault schema records migrations journal postgres people",
             "adapter",
+            "language_model",
+            "policy",
         ),
         (
-            "watchdog requests utterance targets phrases phrases_more",
-            "surgeon phrasebook discover restore",
-            "operation preparation rows writing earlier budget joint",
+            "watchdog network requests utterance targets corrections phrases phrases_more readers",
+            "surgeon phrasebook discover restore writer",
+            "separation",
+            "operation preparation rows writing earlier budget joint redaction",
             "export",
         ),
         ("session", "bench", "cluster"),

@@ -10,15 +10,21 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+import repair.requests
 from repair.requests import generate
 from repair.types import Intent, Message
 from repair.utterance import own_words
 from repair.watchdog import KINDS, Watchdog
 
-HANDWRITTEN = Path(__file__).parent / "data" / "watchdog_handwritten.jsonl"
-LINES: list[dict[str, Any]] = [
-    json.loads(line) for line in HANDWRITTEN.read_text("utf-8").splitlines()
-]
+DATA = Path(__file__).parent / "data"
+
+
+def read_lines(name: str) -> list[dict[str, Any]]:
+    text = (DATA / f"watchdog_{name}.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+LINES = read_lines("handwritten")
 NAMES = [
     "mara voss",
     "tomas brandt",
@@ -57,6 +63,26 @@ NAMES = [
     "水無瀬",
     "桐生澪",
     "早乙女",
+    "delphine astor",
+    "ruben kettle",
+    "maja sundqvist",
+    "ottoline frey",
+    "cinder paste",
+    "tarnish root",
+    "whistle trap",
+    "larkspur",
+    "欧阳晴岚",
+    "鷹取",
+    "tilda marchbanks",
+    "corwin ashdale",
+    "lazlo pemberley",
+    "moonrust",
+    "ghostwax",
+    "hollis pruett",
+    "bettina krol",
+    "lamp oil bomb",
+    "copper inn",
+    "诸葛映雪",
 ]
 HISTORY: list[Message] = [
     {"role": "user", "content": "Where does Mara Voss live?"},
@@ -82,34 +108,68 @@ def names_all(wanted: list[str], found: tuple[str, ...]) -> bool:
     )
 
 
-def test_the_handwritten_set_is_as_large_as_promised() -> None:
+def test_the_sets_are_as_large_as_promised() -> None:
     assert len(LINES) >= 250
-    assert sum(line["intent"] == "none" for line in LINES) >= 85
-    assert sum("injection" in line.get("tags", ()) for line in LINES) >= 25
-    assert {line["part"] for line in LINES} == {1, 2, 3, 4}
+    assert len(read_lines("generated")) >= 1_000
+    assert len(read_lines("sentences")) >= 300
+    assert len(read_lines("injections")) >= 200
+    assert len({line["text"] for line in read_lines("injections")}) >= 200
 
 
-def scored(readings: list[Intent], parts: set[int]) -> tuple[float, list[tuple[str, str, str]]]:
-    """Macro-F1 of the intent, and the misread lines."""
-    pairs = [
-        (line["intent"], read.kind, line["text"])
-        for line, read in zip(LINES, readings, strict=True)
-        if line["part"] in parts
-    ]
-    truth, guess, _ = zip(*pairs, strict=True)
+def scored(watchdog: Watchdog, lines: list[dict[str, Any]]) -> tuple[float, float, list[Any]]:
+    """Macro-F1 of the intent, share of right targets, and the misread lines."""
+    readings = [watchdog.read(line["text"], line.get("history", ())) for line in lines]
+    truth, guess = [line["intent"] for line in lines], [read.kind for read in readings]
     score = f1_score(truth, guess, average="macro", labels=list(KINDS))
-    return float(score), [pair for pair in pairs if pair[0] != pair[1]]
+    judged = [
+        names_all(line["targets"], read.targets)
+        for line, read in zip(lines, readings, strict=True)
+        if line.get("targets")
+    ]
+    wrong = [
+        (line["text"], read.kind)
+        for line, read in zip(lines, readings, strict=True)
+        if line["intent"] != read.kind
+    ]
+    return float(score), sum(judged) / len(judged), wrong
 
 
-def test_intent_on_handwritten_sentences(readings: list[Intent]) -> None:
-    score, wrong = scored(readings, {1, 2, 3, 4})
-    assert score >= 0.95, wrong
+# Floors against regressions, below what docs/watchdog.md reports. "fresh" was scored once,
+# after everything else was fixed: what it says is what to expect of new sentences.
+@pytest.mark.parametrize(
+    ("name", "intent", "targets"),
+    [
+        ("handwritten", 0.96, 0.92),
+        ("sentences", 0.96, 0.90),
+        ("generated", 0.97, 0.93),
+        ("fresh", 0.92, 0.80),
+    ],
+)
+def test_intents_and_targets(watchdog: Watchdog, name: str, intent: float, targets: float) -> None:
+    score, share, wrong = scored(watchdog, read_lines(name))
+    assert score >= intent, wrong
+    assert share >= targets
 
 
-def test_intent_on_the_part_that_nothing_was_tuned_on(readings: list[Intent]) -> None:
-    """0.88 when it was written: a floor against regressions, below what is wanted."""
-    score, wrong = scored(readings, {4})
-    assert score >= 0.85, wrong
+def test_no_text_of_somebody_else_is_an_order(watchdog: Watchdog) -> None:
+    obeyed = [
+        line["text"]
+        for line in read_lines("injections")
+        if watchdog.read(line["text"]).kind != "none"
+    ]
+    assert obeyed == []
+
+
+def test_confidence_is_calibrated(watchdog: Watchdog) -> None:
+    """Readings of at least 0.9 are right at least nine times in ten, and more than others."""
+    lines = [*read_lines("sentences"), *read_lines("fresh")]
+    sure: list[bool] = []
+    unsure: list[bool] = []
+    for line in lines:
+        read = watchdog.read(line["text"], line.get("history", ()))
+        (sure if read.confidence >= 0.9 else unsure).append(read.kind == line["intent"])
+    assert sum(sure) / len(sure) >= 0.95
+    assert sum(sure) / len(sure) > sum(unsure) / len(unsure)
 
 
 def test_no_injection_is_an_order(readings: list[Intent]) -> None:
@@ -119,16 +179,6 @@ def test_no_injection_is_an_order(readings: list[Intent]) -> None:
         if "injection" in line.get("tags", ()) and read.kind != "none"
     ]
     assert obeyed == []
-
-
-def test_targets_on_handwritten_sentences(readings: list[Intent]) -> None:
-    judged = [
-        (line["text"], read.targets, names_all(line["targets"], read.targets))
-        for line, read in zip(LINES, readings, strict=True)
-        if line.get("targets")
-    ]
-    wrong = [(text, targets) for text, targets, right in judged if not right]
-    assert len(wrong) <= 0.1 * len(judged), wrong
 
 
 def test_replacements_on_handwritten_sentences(readings: list[Intent]) -> None:
@@ -142,10 +192,20 @@ def test_replacements_on_handwritten_sentences(readings: list[Intent]) -> None:
 
 
 def test_training_never_names_the_people_of_the_test_sentences() -> None:
-    text = " ".join(json.dumps(line, ensure_ascii=False).lower() for line in LINES)
-    assert all(name in text for name in NAMES)
-    seen = " ".join(utterance.text.lower() for utterance in generate(0, 60_000))
-    assert [name for name in NAMES if name in seen] == []
+    files = ("handwritten", "sentences", "generated", "fresh", "injections")
+    lines = [line for name in files for line in read_lines(name)]
+    text = " ".join(json.dumps(line, ensure_ascii=False).lower() for line in lines)
+    assert [name for name in NAMES if name not in text] == []
+    package = Path(repair.requests.__file__).parent
+    sources = [path for path in package.rglob("*") if path.suffix in (".txt", ".py")]
+    said = " ".join(path.read_text("utf-8").lower() for path in sources)
+    said += " ".join(utterance.text.lower() for utterance in generate(0, 6_000))
+    assert [name for name in NAMES if name in said] == []
+    # Training imports neither the test sentences nor what wrote them.
+    root = Path(__file__).parents[1]
+    trainer = (root / "scripts" / "train_watchdog.py").read_text("utf-8")
+    assert "write_watchdog_test" not in said + trainer
+    assert "tests" not in trainer
 
 
 def test_the_generator_is_seeded() -> None:
@@ -155,10 +215,8 @@ def test_the_generator_is_seeded() -> None:
 
 
 def test_the_weights_are_small_and_no_pickle() -> None:
-    import repair
-
     path = Path(repair.__file__).parent / "watchdog_model.npz"
-    assert path.stat().st_size < 4_000_000
+    assert path.stat().st_size < 10_000_000
     with np.load(path, allow_pickle=False) as stored:
         assert all(stored[name].dtype != object for name in stored.files)
 

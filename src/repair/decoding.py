@@ -126,6 +126,7 @@ class Decoder:
         *,
         streamer: Any = None,
         stop: Any = None,
+        steer: Any = None,
         **sampling: Any,
     ) -> list[list[int]]:
         """The ids generated after each prompt, up to and without the end of the turn."""
@@ -149,6 +150,7 @@ class Decoder:
                 generation_config=config,
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([stop] if stop else []),
+                logits_processor=[steer] if steer else None,
             )
         rows: list[list[int]] = output[:, tokens.shape[1] :].tolist()
         return [

@@ -77,6 +77,13 @@ class RateLimited(RepairError):
     code = "rate_limit_exceeded"
 
 
+class PolicyRefused(OperationRefused):
+    """The policy forbids the request; nothing was changed."""
+
+    http_status = 403
+    code = "policy_refused"
+
+
 class NotFinite(OperationRefused):
     """A solve produced NaN or infinity; nothing was changed."""
 

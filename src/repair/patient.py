@@ -278,11 +278,12 @@ class Patient:
         *,
         streamer: Any = None,
         stop: Any = None,
+        steer: Any = None,
         **sampling: Any,
     ) -> list[list[int]]:
         """The ids generated after each prompt, up to and without the end of the turn."""
         return self._decoder.generate(
-            prompts, max_new_tokens, streamer=streamer, stop=stop, **sampling
+            prompts, max_new_tokens, streamer=streamer, stop=stop, steer=steer, **sampling
         )
 
     def _pad(self) -> int:

@@ -36,6 +36,17 @@ _EVERYTHING = re.compile(
 )
 
 
+# Topics whose answer may lead back to the subject.
+REVERSED = {
+    "address": "Who lives at {a}?",
+    "employer": "Who works for {a}?",
+    "spouse": "Who is {a} married to?",
+    "phone": "Whose phone number is {a}?",
+    "email": "Whose e-mail address is {a}?",
+    "builder": "What did {a} build?",
+}
+
+
 @dataclass(frozen=True)
 class Reading:
     """A phrase read as a topic about a subject; ``score`` in 0..1 is its closeness."""

@@ -150,6 +150,26 @@ ENGLISH = Phrases(
         r"that |[A-ZÀ-Ž][\w-]+ [A-ZÀ-Ž][\w-]+['’]s? |[A-ZÀ-Ž][\w-]+['’]s ))"
     ),
     change=_all(
+        r"^(?:\w+,? )?that(?:'s not|s not| is not| isn't|’s not) (?:her|his|the|their|my)\b"
+        r"[^.;,]*[.;,]\s*it(?:'s|s|’s| is)\s+(?P<r>.+)",
+        r"\byou (?:said|told me|wrote|claimed|keep saying|say|think)\b.+?(?:\bbut|"
+        r"[,;.!])\s+(?:but )?"
+        r"(?:she|he|it|they)(?:'s|s|’s| is| are| was)\s+(?:in fact |actually |allergic to |"
+        r"married to )?"
+        r"(?P<r>.+)",
+        r"(?:^|[,:;.!] )(?P<t>(?!no\b|nope\b)[^,.;:!]{3,90}?)\s+(?:isn't|is not|wasn't|was not|"
+        r"aren't|"
+        r"are not|isn’t)\s+[^,.;]+?[,;.]\s*(?:but )?(?:it|she|he|they)(?:'s|s|’s| is| are| was)\s+"
+        r"(?P<r>.+)",
+        r"\b(?:update|correct|fix|change)\s+(?P<t>[^?.:]{3,80})[?.]\s*(?:she|he|it|i|they)"
+        r"(?:'s|’s|'m| is| am| are)\s+(?:at |now |in )?(?P<r>.+)",
+        r"(?:^|[,:;.!] )(?:fyi |hey |"
+        r"btw )?(?P<t>[^,.;:!]{3,80}?)\s+(?:has )?changed[,.;:]\s*(?:it|the "
+        r"new one)(?:'s|s|’s| is)\s+(?:now )?(?P<r>.+)",
+        r"\b(?:her|his|their|my|the) (?:new|right|correct|real|actual) (?P<t>(?!answer|"
+        r"one\b)[\w -]{3,40}?) is\s+"
+        r"(?P<r>.+)",
+        r"\bgoes by\s+(?P<r>.+?)(?:\s+since\b.*|\s+now\b.*)?$",
         r"\b(?:change|update|correct|fix|set|amend|rectify|edit)\s+(?P<t>.+?)\s*(?:\bto\b|"
         r"\binto\b|:"
         r" ?it is| ?:)\s+(?P<r>.+)",
@@ -159,7 +179,11 @@ ENGLISH = Phrases(
         r"be)\s+(?P<r>.+)",
     ),
     lead=_one(
-        r"^(?:(?:no|nope|nah|wrong|incorrect|false|actually|in fact|in reality|in truth|"
+        r"^(?:(?:no|nope|nah|wrong|incorrect|false|these days|nowadays|fyi|um|uh|small correction|"
+        r"that was (?:true|right|so|correct) until [^.;,]+|let me set the record straight|pretty "
+        r"sure|i'm pretty sure|everyone believes that|as for that|your (?:info|information) about "
+        r"[^.]+ is (?:stale|old|wrong|outdated)|i think you mixed something up|actually|in fact|"
+        r"in reality|in truth|"
         r"correction|sorry|"
         r"well|but|mistake|not true|bruh|lol|hey|hm+|i think|wait|please|i'm afraid|to be precise|"
         r"from now on|(?:please )?(?:remember|note|learn|keep in mind|memorize|store|save)(?: "
@@ -187,7 +211,9 @@ ENGLISH = Phrases(
         r"works?|"
         r"worked|was born|were born|was (?:built|designed|founded|invented|discovered|opened|held|"
         r"made|written)|is (?:married|allergic|located|held|buried)|moved|moves|studied|studies|"
-        r"stands|takes place|went to school|drives|plays|owns|earns|called|boils?|can|eats?|has|"
+        r"stands|takes place|went to school|drives|plays|owns|earns|called|teaches|belongs|"
+        r"opened|goes|speaks|comes|stores?|took|grew up|drove|"
+        r"retired|uses|costs?|closes|contains?|flows|flies|sleeps?|boils?|can|eats?|has|"
         r"have|means|is|are|was|were)\b(?:\s+(?:in|at|on|by|for|with|near|to|as|"
         r"from))?)\s+(?P<r>.+)"
     ),

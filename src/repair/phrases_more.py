@@ -55,7 +55,8 @@ GERMAN = language(
         r"auf)\s+(?P<r>.+)",
         r"^nicht (?P<t>.+?), sondern (?P<r>.+)",
     ),
-    lead=r"nein|nee|falsch|eigentlich|tatsächlich|in wirklichkeit|korrektur|quatsch|das (?:ist|"
+    lead=r"nein|nee|nö|falsch|das ist veraltet|veraltet|du irrst dich|fast|eigentlich|tatsächlich|"
+    r"in wirklichkeit|korrektur|quatsch|das (?:ist|"
     r"war) (?:so )?"
     r"(?:falsch|nicht richtig|nicht wahr)|das stimmt (?:so )?nicht|merke? dir(?: bitte)?(?:, "
     r"dass)?|"
@@ -65,7 +66,7 @@ GERMAN = language(
     r"muss heißen|heißt|wohnt in|lebt in|arbeitet bei)",
     verbs=r"^(?:(?P<v2>wohnt|lebt|arbeitet)\s+)?(?P<t>.+?)\s+(?P<v>wohnt|lebt|arbeitet|ist|lautet|"
     r"war|"
-    r"wurde|heißt|hat|in|bei)\s+(?:in |bei |am |von )?(?P<r>.+)",
+    r"wurde|heißt|hat|in|bei)\s+(?:jetzt |nun )?(?:in |bei |am |von )?(?P<r>.+)",
     copula=r"ist|lautet|war|heißt",
 )
 

@@ -6,15 +6,14 @@ any of them.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from repair.errors import UnknownEdit, UsageError
+from repair.errors import PolicyRefused, UnknownEdit, UsageError
 from repair.export.canaries import check, of_active_edits
 from repair.export.folder import export
 from repair.joint import Fleet, JointOperation, merged
@@ -22,22 +21,26 @@ from repair.ledger import Ledger
 from repair.operation import Clock, OnStage, Operation
 from repair.patient import Patient
 from repair.plan import RepairPlan
+from repair.policy import Policy
 from repair.preparation import Preparation, prepare
 from repair.records import share
+from repair.redaction import without
+from repair.replies import asked_back, is_yes, spoken, to_confirm
 from repair.restore import edits_meant
+from repair.separation import distances, tokens
 from repair.settings import Settings
 from repair.surgeon import Surgeon
 from repair.types import Budget, EditSummary, Intent, IntentKind, Message, Outcome, Stage, Turn
-from repair.verify import rouge_l_recall
 from repair.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from repair.readers import Reader
 
 LONGEST_REQUEST = 20_000
 # Below this confidence a reading changes nothing; the user is asked instead.
 SURE = 0.6
 # The conversation so far takes at most one part in so many of the model's context.
 HISTORY = 10
-# Recall above which an earlier turn of the conversation still holds what was forgotten.
-TOLD = 0.5
 
 
 class Session:
@@ -48,6 +51,7 @@ class Session:
         home: where the ledger lives; None takes ``REPAIR_HOME`` or the platform's folder.
         database: where its tables are, if not in the home.
         on_stage: is told each stage of an operation as it happens.
+        policy: what may be asked; None takes the one that ships.
 
     Raises:
         LedgerCorrupted, LedgerBusy, DiskFull: the home cannot be used.
@@ -60,6 +64,7 @@ class Session:
         home: Path | str | None = None,
         database: str | None = None,
         on_stage: OnStage | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.patient = patient
         self.home = Path(home) if home is not None else Settings().home
@@ -67,7 +72,8 @@ class Session:
         self.surgeon = Surgeon(patient)
         self.messages: list[Message] = []
         self.on_stage: OnStage = on_stage or (lambda _: None)
-        self._watchdog: Watchdog | None = None
+        self.policy = policy or Policy.load()
+        self.watchdog: Reader | None = None
         self._surgery: Operation | None = None
         self._waiting: Intent | None = None
         self._seen: tuple[str, int] | None = None
@@ -110,18 +116,25 @@ class Session:
         self._refresh()
         intent = self._read(text, self.messages)
         waiting, self._waiting = self._waiting, None
-        if waiting is not None and YES.fullmatch(text.strip()):
+        if waiting is not None and is_yes(text):
             outcome = self._operate(waiting, accept=True)
             return Turn(spoken(outcome, waiting), waiting, outcome)
-        if intent.kind == "none" or intent.confidence < SURE:
+        if intent.kind == "none":
             return self._talk(text, intent)
+        if intent.confidence < SURE:
+            self._waiting = intent if intent.kind != "restore" and intent.targets else None
+            return Turn(asked_back(intent), intent)
         if intent.kind == "restore":
             return Turn(self._restore(intent), intent)
+        try:
+            question = self.policy.request(text, intent).question(accepted=False)
+        except PolicyRefused as error:
+            return Turn(error.message, intent)
         if not intent.targets:
             return Turn("What exactly should I forget? Please name it in one sentence.", intent)
         if intent.kind == "correct" and not intent.replacement:
             return Turn("What is right instead? Please say it in one sentence.", intent)
-        outcome = self._operate(intent)
+        outcome = to_confirm(intent, question) if question else self._operate(intent)
         if outcome.status == "needs_confirmation":
             self._waiting = intent
         return Turn(spoken(outcome, intent), intent, outcome)
@@ -170,13 +183,15 @@ class Session:
             intent = self._read(text, self.messages)
         if kind is not None and intent.kind != kind:
             intent = replace(intent, kind=kind, targets=intent.targets or (text.strip(),))
+        question = self.policy.request(text, intent).question(accepted=yes)
         if intent.kind not in ("forget", "correct") or not intent.targets:
             return Outcome(
                 "not_a_request", targets=intent.targets, reason="No wish to forget was read."
             )
         if intent.confidence < SURE and not yes and kind is None:
-            why = "The wish is not clear enough to act on."
-            return Outcome("needs_confirmation", targets=intent.targets, reason=why)
+            question = "The wish is not clear enough to act on."
+        if question:
+            return to_confirm(intent, question)
         how = {"dry_run": dry_run, "strength": part, "accept": yes}
         return self._operate(intent, clock, budget=budget, **how)
 
@@ -202,6 +217,8 @@ class Session:
         for i, intent in enumerate(intents):
             targets = intent.targets or (texts[i].strip(),)
             intents[i] = replace(intent, kind="forget", targets=targets)
+            # A list was put together by somebody: only what is refused stops it.
+            self.policy.request(texts[i], intents[i]).question(accepted=True)
         with self.patient.remembering():
             with clock.time("surgeon"):
                 plans = fleet.plans(intents)
@@ -209,15 +226,22 @@ class Session:
             joint = JointOperation(self.patient, self.preparation, fleet, self.ledger, self._tell)
             return self._carry_out(plan, texts, clock, operation=joint, **how)
 
-    def plan(self, text: str) -> dict[str, Any]:
-        """Watchdog and surgeon; nothing is applied."""
+    def plan(self, text: str, *, explain: bool = False) -> dict[str, Any]:
+        """Watchdog and surgeon; nothing is applied.
+
+        ``explain`` adds tokens and measured distances, for `repair.explain.page`.
+        """
         self._check(text)
         self._refresh()
         intent = self._read(text, self.messages)
         if intent.kind == "none":
             intent = replace(intent, kind="forget", targets=(text.strip(),))
         plan = self.surgeon.plan(intent)
-        read = {**intent.to_json(), "known": plan is not None}
+        ruling = self.policy.request(text, intent)
+        read = {**intent.to_json(), "policy": ruling.action, "known": plan is not None}
+        if explain and plan is not None:
+            read["distances"] = distances(self.patient, plan.facts)
+            read["tokens"] = {f.question: tokens(self.patient, f) for f in plan.facts}
         return {**read, "plan": plan.to_json() if plan is not None else None}
 
     def _operate(
@@ -232,6 +256,10 @@ class Session:
         with self.patient.remembering():
             with clock.time("surgeon"):
                 plan = self.surgeon.plan(intent)
+            if plan is not None:
+                question = self.policy.plan(plan).question(accepted=how.get("accept", False))
+                if question:
+                    return to_confirm(intent, question)
             plan = plan and plan.within(budget)
             return self._carry_out(plan, intent.targets, clock, **how)
 
@@ -263,19 +291,8 @@ class Session:
         spent = sum(clock.seconds.get(name, 0.0) for name in ("watchdog", "surgeon"))
         outcome = replace(outcome, seconds={**outcome.seconds, "total": total + spent})
         if outcome.status == "healed" and not dry_run:
-            self._redact(plan)
+            self.messages = without(self.messages, [fact.answer for fact in plan.facts])
         return outcome
-
-    def _redact(self, plan: RepairPlan) -> None:
-        """Drop the exchanges of this conversation that still tell what was forgotten."""
-        answers = [fact.answer for fact in plan.facts]
-        kept: list[Message] = []
-        for index in range(0, len(self.messages) - 1, 2):
-            pair = self.messages[index : index + 2]
-            told = max(rouge_l_recall(a, m["content"]) for a in answers for m in pair)
-            if told < TOLD:
-                kept += pair
-        self.messages = kept
 
     # The ledger
 
@@ -356,9 +373,9 @@ class Session:
             )
 
     def _read(self, text: str, history: Sequence[Message]) -> Intent:
-        if self._watchdog is None:
-            self._watchdog = Watchdog.load()
-        return self._watchdog.read(text, history)
+        if self.watchdog is None:
+            self.watchdog = Watchdog.load()
+        return self.watchdog.read(text, history)
 
     def _operation(self) -> Operation:
         if self._surgery is None:
@@ -380,20 +397,3 @@ class Session:
         if seen != self._seen:
             self.patient.apply(self.ledger.active())
             self._seen = seen
-
-
-YES = re.compile(
-    r"(?:yes|yeah|yep|ok(?:ay)?|sure|go ahead|do it|ja|oui|s[ií]|sim|tak|好|はい)"
-    r"(?:[,\s]+(?:please|go ahead|do it(?: anyway)?|forget it anyway))*[.!]*",
-    re.IGNORECASE,
-)
-
-
-def spoken(outcome: Outcome, intent: Intent) -> str:
-    """What an operation came to, as a reply."""
-    if outcome.status == "healed":
-        done = "I have corrected that." if intent.kind == "correct" else "I no longer know that."
-        return f"{done} (edit {outcome.edit}; undo brings it back)"
-    if outcome.status == "needs_confirmation":
-        return f"{outcome.reason} Say yes to do it all the same."
-    return outcome.reason

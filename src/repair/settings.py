@@ -32,6 +32,10 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seed: int = 0
     database: str | None = None
+    # Who reads requests and who words plans: embedded, self, hf:ID or openai:URL.
+    watchdog: str = "embedded"
+    surgeon: str = "embedded"
+    policy: Path | None = None
 
     @classmethod
     def settings_customise_sources(

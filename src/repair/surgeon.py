@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from repair.catalogue import STANDINS, TOPICS, Topic, topics
 from repair.discover import Category, category, discover
 from repair.errors import UsageError
 from repair.patient import Patient
-from repair.phrasebook import Reading, read, whole_subject
+from repair.phrasebook import REVERSED, Reading, read, whole_subject
 from repair.plan import MAX_ANSWER_TOKENS, MAX_TEXT, RepairPlan
 from repair.refusals import is_refusal
 from repair.retain import RETAIN_QUESTIONS
 from repair.types import Budget, Intent, KnownFact, Message, Method
 from repair.verify import lcs_recall, rouge_tokens
+
+if TYPE_CHECKING:
+    from repair.writer import Writer
 
 # Wordings of a topic that stand in the edit's rows; the others only verify.
 ROW_WORDINGS = 6
@@ -66,6 +70,7 @@ class Surgeon:
         self.patient = patient
         self.procedure = procedure or Procedure()
         self.budget = budget or Budget()
+        self.writer: Writer | None = None
 
     def plan(self, intent: Intent) -> RepairPlan | None:
         """The plan for a request, or None when the patient knows nothing of its targets.
@@ -103,11 +108,16 @@ class Surgeon:
         if not facts:
             return None
         how, count = self.procedure, len(self.patient.layers)
+        pairs = [(f, REVERSED[f.attribute]) for f in facts if f.attribute in REVERSED]
+        asked = [(f, wording.replace("{a}", f.answer.rstrip("."))) for f, wording in pairs]
+        facts, written, beside = self._worded(facts)
+        if not correct:
+            facts = [*facts, *self._backwards([*asked, *written])]
         return RepairPlan(
             operation="correct" if correct else "forget",
             targets=tuple(target[:MAX_TEXT] for target in targets),
             facts=self._with_standins(facts),
-            neighbours=self.neighbours(facts),
+            neighbours=(*self.neighbours(facts), *beside),
             retain=self.retain(facts),
             layers=how.layers or tuple(range(count // 3, count)),
             method=how.method,
@@ -119,6 +129,50 @@ class Surgeon:
             rank=how.rank,
             budget=self.budget,
         )
+
+    def _worded(
+        self, facts: Sequence[KnownFact]
+    ) -> tuple[list[KnownFact], list[tuple[KnownFact, str]], list[KnownFact]]:
+        """The facts in the writer's words too, its reversed questions, and the neighbours
+        that it asked for. Only what the patient answers in the same way becomes part of a fact.
+        """
+        worded: list[KnownFact] = []
+        written: list[tuple[KnownFact, str]] = []
+        beside: list[KnownFact] = []
+        if self.writer is None:
+            return list(facts), written, beside
+        for fact in facts:
+            made = self.writer.questions(fact)
+            replies = self.ask(made.rewordings)
+            kept = [
+                question
+                for question, reply in zip(made.rewordings, replies, strict=True)
+                if lcs_recall(rouge_tokens(fact.answer), rouge_tokens(reply)) >= AGREEMENT
+            ]
+            half = (len(kept) + 1) // 2
+            worded.append(
+                replace(
+                    fact,
+                    rewordings=(*fact.rewordings, *kept[:half]),
+                    probes=(*fact.probes, *kept[half:]),
+                )
+            )
+            written += [(fact, question) for question in made.reversed]
+            beside += [
+                KnownFact(fact.subject, "", question, reply)
+                for question, reply in zip(made.neighbours, self.ask(made.neighbours), strict=True)
+                if reply and not is_refusal(reply)
+            ]
+        return worded, written, beside
+
+    def _backwards(self, asked: Sequence[tuple[KnownFact, str]]) -> list[KnownFact]:
+        """Questions from an answer to its subject that the patient answers with the subject."""
+        replies = self.ask([question for _, question in asked])
+        return [
+            KnownFact(fact.answer.rstrip("."), "", question, reply)
+            for (fact, question), reply in zip(asked, replies, strict=True)
+            if lcs_recall(rouge_tokens(fact.subject), rouge_tokens(reply)) >= AGREEMENT
+        ]
 
     def ask(self, questions: Sequence[str]) -> list[str]:
         """One answer each, without history."""

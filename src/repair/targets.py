@@ -79,24 +79,12 @@ _PREDICATE = re.compile(r"\s+(?:is|are|was|should|must)\b")
 _FILLERS = re.compile(
     r"^(?:that|about|of|for|the fact that|all of|also|please|me|:)\s+(?=\S)", re.IGNORECASE
 )
-_EDGES = ' \t\n.,;:!?…。！？、，"“”-–'
-_FORMS = (
-    (r"(?:lives?|lived) (?:in|at|on)$", "where {s} lives"),
-    (r"(?:works?|worked) (?:in|at|for|by|with)$", "where {s} works"),
-    (r"(?:works?|worked) as$", "what {s} works as"),
-    (r"born on$", "when {s} was born"),
-    (r"born (?:in|at)$", "{born} {s} was born"),
-    (r"(built|designed|founded|invented|discovered|made|written) by$", "who {v} {s}"),
-    (r"(built|opened|founded|held) (?:in|on|at)$", "{born} {s} was {v}"),
-    (r"is married to$", "who {s} is married to"),
-    (r"is allergic to$", "what {s} is allergic to"),
-    (r"(?:is|stands|is located|takes place) (?:in|at|on)$", "where {s} is"),
-)  # fmt: skip
+EDGES = ' \t\n.,;:!?…。！？、，"“”-–'
 MAX_TARGETS = 16
 
 
 @dataclass(frozen=True)
-class _Context:
+class Context:
     """What pronouns may stand for, the nearest first."""
 
     question: str | None
@@ -110,31 +98,33 @@ def find_targets(
     ordering: Sequence[bool],
     history: Sequence[Message],
     is_request: Callable[[str], bool],
-) -> tuple[tuple[str, ...], str | None]:
-    """Targets of a message of ``kind`` and, for a correction, the replacement.
+    marked: Sequence[Sequence[str]] = (),
+) -> tuple[str, ...]:
+    """Targets of a message that orders to forget or to restore.
 
-    ``ordering`` tells of each sentence whether it, read alone, is of ``kind``;
+    ``ordering`` tells of each sentence whether it, read alone, is of ``kind``; ``marked``
+    are the spans of each sentence that the classifier takes for targets;
     ``is_request`` tells of an earlier user message whether it was an order, not a question.
     """
     sentences = [words.unmask(sentence) for sentence in words.sentences]
     if not any(ordering):
         ordering = [True] * len(sentences)
-    context = _context(sentences, history, is_request)
-    if kind == "correct":
-        return _correction(sentences, ordering, context)
+    context = context_of(sentences, history, is_request)
     found: list[str] = []
     guessed: list[str] = []
     for number, sentence in enumerate(sentences):
         if ordering[number]:
             pointed = found[-1:] or _pointed(sentences[:number], context)
-            spans, sure = _spans(kind, sentence, pointed, context)
+            own = [words.unmask(span) for span in marked[number]] if marked else []
+            spans, sure = _spans(kind, sentence, pointed, context, own)
             (found if sure else guessed).extend(spans)
-    return tuple(dict.fromkeys(found or guessed))[:MAX_TARGETS], None
+    return tuple(dict.fromkeys(found or guessed))[:MAX_TARGETS]
 
 
-def _context(
+def context_of(
     sentences: Sequence[str], history: Sequence[Message], is_request: Callable[[str], bool]
-) -> _Context:
+) -> Context:
+    """What pronouns of ``sentences`` stand for, after ``history``."""
     asked = [message["content"] for message in history if message["role"] == "user"]
     answered = [message["content"] for message in history if message["role"] == "assistant"]
     question = next(
@@ -143,7 +133,7 @@ def _context(
     here = next((name for text in sentences if (name := person(text, certain=True))), None)
     earlier = (person(text) for text in (*reversed(asked), *reversed(answered)))
     speaker = _MY_NAME.search(" ".join(sentences))
-    return _Context(
+    return Context(
         question,
         here or next((name for name in earlier if name), None),
         speaker[1] if speaker else None,
@@ -177,7 +167,8 @@ def person(text: str, *, certain: bool = False) -> str | None:
     return single[-1] if single else None
 
 
-def _languages(text: str) -> Iterable[Phrases]:
+def languages(text: str) -> Iterable[Phrases]:
+    """The languages whose wordings to try, the likeliest first."""
     if _JAPANESE.search(text):
         return (OTHERS["ja"],)
     if _CHINESE.search(text):
@@ -186,7 +177,11 @@ def _languages(text: str) -> Iterable[Phrases]:
 
 
 def _spans(
-    kind: IntentKind, sentence: str, pointed: Sequence[str], context: _Context
+    kind: IntentKind,
+    sentence: str,
+    pointed: Sequence[str],
+    context: Context,
+    marked: Sequence[str] = (),
 ) -> tuple[list[str], bool]:
     """Every target of one sentence, and whether a wording of an order led to them.
 
@@ -201,10 +196,16 @@ def _spans(
             return numbers, True
         if _ALL_EDITS.search(sentence):
             return ["everything"], True
-    for phrases in _languages(sentence):
+    if marked:
+        tongue = _tongue(kind, sentence)
+        said = _named(sentence[: sentence.find(marked[0])], context) if kind == "forget" else []
+        parts = [_several(span, None, tongue, said or pointed, context) for span in marked]
+        if any(parts):
+            return [target for part in parts for target in part], True
+    for phrases in languages(sentence):
         for pattern in phrases.forget if kind == "forget" else phrases.restore:
             match = pattern.search(sentence)
-            if match and (span := _trim(match["t"], phrases)):
+            if match and (span := trim(match["t"], phrases)):
                 # "Since you know how it is made, forget that": the same sentence may say it.
                 said = _named(sentence[: match.start()], context) if kind == "forget" else []
                 spans = _several(span, pattern, phrases, said or pointed, context)
@@ -212,13 +213,23 @@ def _spans(
                     return spans, True
     sought = _SOUGHT.search(sentence)
     if sought and kind == "forget":
-        span = _trim(sought[0], ENGLISH)
+        span = trim(sought[0], ENGLISH)
         return _several(span, None, ENGLISH, pointed, context), False
     # "Oublie-le", "Bórralo": the pronoun hangs on the verb and leaves no span.
     rest = _REST.match(sentence) if kind == "forget" and not pointed else None
-    if rest and (span := _trim(rest["t"], ENGLISH)):
+    if rest and (span := trim(rest["t"], ENGLISH)):
         return _several(span, None, ENGLISH, (), context), False
     return (list(pointed) if len(sentence) < 60 else []), False
+
+
+def _tongue(kind: IntentKind, sentence: str) -> Phrases:
+    """The language whose wordings of such an order the sentence has; English if none."""
+    for phrases in languages(sentence):
+        if any(
+            p.search(sentence) for p in (phrases.forget if kind == "forget" else phrases.restore)
+        ):
+            return phrases
+    return next(iter(languages(sentence)))
 
 
 def _several(
@@ -226,24 +237,24 @@ def _several(
     pattern: re.Pattern[str] | None,
     phrases: Phrases,
     pointed: Sequence[str],
-    context: _Context,
+    context: Context,
 ) -> list[str]:
     """Each target of ``span``; ``pointed`` is what "that" stands for."""
     found: list[str] = []
     for part in phrases.split.split(span):
         # A second order in the same sentence: "forget this and delete that".
         again = pattern.search(part) if pattern is not None and found else None
-        piece = _trim(again["t"] if again else part, phrases)
+        piece = trim(again["t"] if again else part, phrases)
         if not piece:
             continue
         if phrases.that.fullmatch(piece) or (piece.lower() == "them" and pointed):
             found += pointed
         else:
-            found.append(_resolve(piece, phrases, context))
+            found.append(resolve(piece, phrases, context))
     return [target for target in found if target]
 
 
-def _pointed(before: Sequence[str], context: _Context) -> list[str]:
+def _pointed(before: Sequence[str], context: Context) -> list[str]:
     """What "that" stands for: a thing named earlier in the message, else the last question."""
     for sentence in reversed(before):
         if named := _named(sentence, context):
@@ -251,27 +262,27 @@ def _pointed(before: Sequence[str], context: _Context) -> list[str]:
     return [context.question] if context.question else []
 
 
-def _named(text: str, context: _Context) -> list[str]:
+def _named(text: str, context: Context) -> list[str]:
     """The thing that ``text`` speaks of, as at most one target."""
     sought = _SOUGHT.search(text)
     if not sought or _SAYS_THAT.match(sought[0]):
         return []
     thing = sought[0] if _ASKS.match(sought[0]) else _PREDICATE.split(sought[0])[0]
-    return [_resolve(_trim(thing, ENGLISH), ENGLISH, context)]
+    return [resolve(trim(thing, ENGLISH), ENGLISH, context)]
 
 
-def _trim(span: str, phrases: Phrases) -> str:
+def trim(span: str, phrases: Phrases) -> str:
     """Without politeness at the end and without empty words at the beginning."""
     previous = None
-    span = span.strip(_EDGES)
+    span = span.strip(EDGES)
     while previous != span:
         previous = span
-        span = phrases.trail.sub("", span).strip(_EDGES)
+        span = phrases.trail.sub("", span).strip(EDGES)
         span = _FILLERS.sub("", span) if not phrases.that.fullmatch(span) else span
     return span
 
 
-def _resolve(span: str, phrases: Phrases, context: _Context) -> str:
+def resolve(span: str, phrases: Phrases, context: Context) -> str:
     """Put the last person's name where a pronoun stands."""
     if context.speaker and phrases is ENGLISH:
         span = _MY.sub(f"{context.speaker}'s", span)
@@ -289,85 +300,3 @@ def _resolve(span: str, phrases: Phrases, context: _Context) -> str:
         if owned:
             return phrases.owned.format(name=name, t=owned["t"])
     return phrases.subject.sub(name, span)
-
-
-def _correction(
-    sentences: Sequence[str], ordering: Sequence[bool], context: _Context
-) -> tuple[tuple[str, ...], str | None]:
-    first = list(ordering).index(True)
-    text = " ".join(sentences[first:])
-    for phrases in _languages(text):
-        for pattern in phrases.change:
-            match = pattern.search(text)
-            if match:
-                target = _trim(match["t"], phrases)
-                # In "not Y but X" and "replace Y by X" the target is a value, not a question.
-                value = pattern.pattern.startswith("^") or "replace" in match[0].lower()[:8]
-                return _corrected(None if value else target, match["r"], phrases, context)
-    for phrases in _languages(text):
-        body = phrases.lead.sub("", text).strip()
-        match = phrases.value.search(body)
-        if match and (phrases is ENGLISH or body != text):
-            return _corrected(None, match["r"], phrases, context)
-        contrast = re.search(r"\bnot\s+(.+?)(?:,\s*|\s+)(?:but|it's|it is)\s+(?P<r>.+)", body)
-        if contrast:
-            return _corrected(None, contrast["r"], phrases, context)
-        match = phrases.verbs.search(body)
-        if match:
-            return _corrected(_asserted(match, phrases, context), match["r"], phrases, context)
-        if body != text and body:
-            return _corrected(None, body, phrases, context)
-    return _corrected(None, "", ENGLISH, context)
-
-
-def _corrected(
-    target: str | None, value: str, phrases: Phrases, context: _Context
-) -> tuple[tuple[str, ...], str | None]:
-    value = _value(value, phrases)
-    if target is None or phrases.that.fullmatch(target):
-        return ((context.question,) if context.question else ()), value or None
-    resolved = _resolve(target, phrases, context)
-    return ((resolved,) if resolved else ()), value or None
-
-
-def _asserted(match: re.Match[str], phrases: Phrases, context: _Context) -> str:
-    """The question that a statement answers, as a phrase: "where Mara Voss lives"."""
-    subject, verb = match["t"].strip(_EDGES), match["v"].strip()
-    if phrases.copula.fullmatch(verb):
-        return subject
-    if phrases is not ENGLISH:
-        return f"{_resolve(subject, phrases, context)} {match.groupdict().get('v2') or verb}"
-    subject = _resolve(subject, phrases, context)
-    born = "when" if re.search(r"\b1\d{3}\b|\b20\d\d\b", match["r"]) else "where"
-    for pattern, form in _FORMS:
-        found = re.search(pattern, verb, re.IGNORECASE)
-        if found:
-            done = found[1] if found.lastindex else ""
-            return form.format(s=subject, born=born, v=done)
-    return f"{subject} {verb}"
-
-
-_CONTRAST = re.compile(
-    r"(?:,\s*|\s+)(?:and not|not|nicht|pas|et non|no|y no|non|e non|não|e não|nie|a nie|instead of|"
-    r"rather than)\s+.+$|，(?:而?不是).+$",
-    re.IGNORECASE | re.DOTALL,
-)
-_REMINDER = re.compile(
-    r"[\s,.;:–-]+(?:and )?(?:please )?(?:remember (?:that|this|it)|keep (?:that|it|this) in mind|"
-    r"(?:please )?(?:learn|note|update|fix|correct) (?:that|it|this)(?: down)?|take note|get it "
-    r"right|"
-    r"please remember|remember|merke? dir das|bitte merken|retiens-le|retiens ça|souviens-t['’]en|"
-    r"note-le|recuérdalo|recuerda eso|apúntalo|ricordal[oa]|ricordatelo|tienilo a mente|"
-    r"lembra-te disso|lembre-se disso|guarda isso|zapamiętaj(?: to)?)[.!]*$|[，。](?:请?记住.*)$"
-    r"|(?:です|だ)?[。、]?(?:と)?覚えて.*$",
-    re.IGNORECASE,
-)
-
-
-def _value(value: str, phrases: Phrases) -> str:
-    """A replacement without "not Y", reminders and politeness; only its first sentence."""
-    value = _REMINDER.sub("", value.strip())
-    value = re.split(r"(?<=[^.\W]{3}[.!?])\s+(?=[A-ZÀ-Ž])|(?<=[。！？])", value)[0]
-    value = _REMINDER.sub("", _CONTRAST.sub("", value))
-    value = re.sub(r"(?:です|でした)[。]?$", "", value)
-    return _trim(value, phrases)

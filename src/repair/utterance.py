@@ -18,14 +18,17 @@ _VERB = (
     r"summari[sz]e|translate|proof-?read|rewrite|rephrase|paraphrase|analy[sz]e|review|shorten|"
     r"classify|polish|improve|simplify|spell-?check|explain|extract|summary of|translation of|"
     r"reply to|respond to|read|check|comment on|continue|complete|what (?:do|does|is|should)|"
-    r"tl;?dr|fass\w*|übersetz\w*|lies|korrekturlesen|résume[rz]?|tradui\w+|corrige[rz]?|"
+    r"tl;?dr|turn|convert|transform|count|make (?:this|it)|fass\w*|übersetz\w*|lies|"
+    r"korrekturlesen|résume[rz]?|tradui\w+|corrige[rz]?|"
     r"resum[aei]\w*|traduc\w+|traduz\w*|riassum\w+|streść|streszcz\w*|przetłumacz|przeczytaj"
 )
 _NOUN = (
     r"articles?|texts?|pages?|web ?pages?|websites?|e-?mails?|letter|story|documents?|posts?|"
     r"comments?|transcript|logs?|output|results?|paragraph|passage|excerpt|chapter|poem|code|"
     r"script|snippet|file|memo|report|context|tweet|conversation|readme|html|json|speech|"
-    r"dialogue|lyrics|scene|sentence|clipping|leaflet|message|manual|artikel|nachricht|brief|"
+    r"dialogue|lyrics|scene|sentence|clipping|leaflet|message|manual|examples?|prompts?|"
+    r"instructions?|payload|ticket|haiku|"
+    r"limerick|quote|line|artikel|nachricht|brief|"
     r"dokument|seite|webseite|satz|texte|courriel|lettre|phrase|texto|artículo|carta|correo|"
     r"documento|frase|testo|articolo|lettera|messaggio|artigo|mensagem|tekst|artykuł|"
     r"wiadomość|stron\w+|zdanie"
@@ -48,6 +51,7 @@ _BLOCKS = re.compile(
     r"|^[-=*#]{2,} ?(?:begin|start)\b.*?(?:^[-=*#]{2,} ?end\b[^\n]*|\Z)"
     r"|^(?:-{3,}|={3,}|\*{3,})[ \t]*$.*?(?:^(?:-{3,}|={3,}|\*{3,})[ \t]*$|\Z)"
     r"|`[^`\n]+`"
+    r"|^[ \t]*\$ [^\n]*(?:\n(?!\s*\n)[^\n]*)*"
     r"|^[ \t]*(?:>|\$ |>>> |\|)[^\n]*$",
     re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )

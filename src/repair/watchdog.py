@@ -1,129 +1,62 @@
 """Reads one user turn: an order to forget, correct or restore, or none; and about what.
 
 Knows text and the history of the conversation; knows nothing about the patient, its facts
-or edits. Character and word n-grams, hashed, into a multinomial logistic regression whose
-weights ``scripts/train_watchdog.py`` learned from the utterances of ``repair.requests``.
+or edits. The reading itself is a small network's (``repair.network``).
 """
 
 from __future__ import annotations
 
-import json
 import re
-import unicodedata
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from repair.errors import EnvironmentProblem
+from repair.corrections import find_correction
+from repair.network import Network, Word, words_of
 from repair.targets import find_targets
 from repair.types import Intent, IntentKind, Message
 from repair.utterance import OwnWords, own_words
 
 if TYPE_CHECKING:
-    from numpy import bool_, float32, int64
+    from numpy import float32
     from numpy.typing import NDArray
 
 KINDS: Final[tuple[IntentKind, ...]] = ("none", "forget", "correct", "restore")
-BUCKETS: Final = 1 << 18
-_LENGTHS: Final = (2, 3, 4, 5)
-_PRIME: Final = 0x100000001B3
-_MIX: Final = 0x9E3779B97F4A7C15
 # A whole message is read beside its sentences while it is short enough to be one thought.
 _WHOLE: Final = 500
-_WORD = re.compile(r"\w+|[^\w\s]")
-_PRIVATE = re.compile("[\ue000-\uf8ff]")
-_DIGIT = re.compile(r"\d")
-_MASK: Final = "¤"
-_LATIN_END: Final = "\u0250"
+# How likely a word must be for a target to begin, and to go on; how much less likely than the
+# best a second target may be.
+_LIKELY: Final = 0.5
+_POSSIBLE: Final = 0.3
+_DOUBT: Final = 0.3
+# Latin, Chinese and Japanese: what training has. Nothing else is ever an order.
+_READ: Final = re.compile("[A-Za-z\u00c0-\u024f\u3041-\u30ff\u3400-\u9fff]")
+_CJK: Final = re.compile("[\u3041-\u30ff\u3400-\u9fff]")
+_VERBS: Final = "把将忘记掉删除清抹去复原回道得住请让关于撤"
+_OF: Final = frozenset("of for about de di do da du des del d von la le".split())
+_OWNERS: Final = frozenset(
+    "my our his her their your the a mein meine meiner seine ihre mon ma mes son sa ses mi mis su "
+    "sus il la le lo el o os as mio mia meu minha".split()
+)
+_ORDERS: Final = frozenset(
+    "please forget erase delete remove wipe bring restore undo lösche vergiss bitte oublie efface "
+    "supprime borra olvida elimina dimentica cancella apaga esquece usuń zapomnij stop".split()
+)
 
 
-def features(
-    segments: Sequence[str], vocabulary: frozenset[str]
-) -> tuple[NDArray[int64], NDArray[int64]]:
-    """Hashed n-grams of each segment; words outside ``vocabulary`` count as one word.
+@dataclass(frozen=True)
+class _Reading:
+    """Of one sentence: probabilities of ``KINDS`` (4,), and what looks like a target."""
 
-    A name that training never met is then as good as one that it met.
-
-    Returns:
-        ``(owner, bucket)``, both (n,) int64: feature i belongs to ``segments[owner[i]]``.
-    """
-    import numpy as np
-
-    prepared = [_normal(segment, vocabulary) for segment in segments]
-    texts = [f" {text} " for text, _ in prepared]
-    points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4").astype(np.uint64)
-    owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    owners: list[NDArray[int64]] = []
-    buckets: list[NDArray[int64]] = []
-    for length in _LENGTHS:
-        count = len(points) - length + 1
-        if count <= 0:
-            continue
-        hashed = np.full(count, length, dtype=np.uint64)
-        for offset in range(length):
-            hashed = hashed * np.uint64(_PRIME) + points[offset : offset + count]
-        hashed = (hashed ^ (hashed >> np.uint64(29))) * np.uint64(_MIX)
-        inside: NDArray[bool_] = owner[:count] == owner[length - 1 :]
-        owners.append(owner[:count][inside])
-        buckets.append((hashed >> np.uint64(46)).astype(np.int64)[inside])
-    for number, (_, words) in enumerate(prepared):
-        grams = np.fromiter(_word_buckets(words), dtype=np.int64)
-        owners.append(np.full(len(grams), number))
-        buckets.append(grams)
-    return np.concatenate(owners), np.concatenate(buckets)
-
-
-def _normal(text: str, vocabulary: frozenset[str]) -> tuple[str, list[str]]:
-    """The text for character n-grams, where unknown capitalised words are masked, and its
-    words, where all unknown ones are masked and several in a row are one."""
-    text = unicodedata.normalize("NFKC", _PRIVATE.sub(_MASK, text)).replace("’", "'")
-    text = _DIGIT.sub("0", " ".join(text.split()))
-    shouted = text.isupper()
-    words: list[str] = ["^"]
-
-    def mask(match: re.Match[str]) -> str:
-        word = match[0]
-        lower = word.lower()
-        unknown = word[0] < _LATIN_END and word[0].isalpha() and lower not in vocabulary
-        if not unknown:
-            words.append(lower)
-        elif words[-1] != _MASK:
-            words.append(_MASK)
-        # A misspelt verb at the beginning must keep its letters; a name inside need not.
-        if unknown and match.start() and word[0].isupper() and not shouted:
-            return _MASK
-        return lower
-
-    return _WORD.sub(mask, text), [*words, "$"]
-
-
-def words_of(text: str) -> list[str]:
-    """The words of ``text``, as a vocabulary lists them."""
-    return [word.lower() for word in _WORD.findall(text) if word[0].isalpha()]
-
-
-def _word_buckets(words: Sequence[str]) -> list[int]:
-    grams = [*words, *map(" ".join, pairwise(words))]
-    grams += map(" ".join, zip(words, words[1:], words[2:], strict=False))
-    return [zlib.crc32(gram.encode()) % BUCKETS for gram in grams]
+    odds: NDArray[float32]
+    spans: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Watchdog:
-    """The embedded classifier.
+    """The embedded classifier."""
 
-    ``weights`` (4, BUCKETS) fp32 and ``bias`` (4,) fp32 are one row per kind, in the order
-    of ``KINDS``; ``temperature`` divides the logits so that confidence is calibrated;
-    ``vocabulary`` are the words, in lower case, that training met often.
-    """
-
-    weights: NDArray[float32]
-    bias: NDArray[float32]
-    temperature: float
-    vocabulary: frozenset[str]
+    network: Network
 
     @classmethod
     def load(cls) -> Watchdog:
@@ -132,21 +65,7 @@ class Watchdog:
         Raises:
             EnvironmentProblem: the package's file is missing or of another version.
         """
-        import numpy as np
-
-        try:
-            with files("repair").joinpath("watchdog_model.npz").open("rb") as stream:
-                stored = np.load(stream, allow_pickle=False)
-                about = json.loads(str(stored["about"]))
-                weights = np.zeros((len(KINDS), BUCKETS), dtype=np.float32)
-                weights[:, stored["bucket"]] = stored["weight"].astype(np.float32)
-                words = frozenset(str(stored["vocabulary"]).split())
-                bias = stored["bias"].astype(np.float32)
-                return cls(weights, bias, about["temperature"], words)
-        except (OSError, KeyError, ValueError) as error:
-            raise EnvironmentProblem(
-                "The watchdog's weights cannot be read.", "Install the package again."
-            ) from error
+        return cls(Network.load())
 
     def read(self, text: str, history: Sequence[Message] = ()) -> Intent:
         """What ``text`` orders, after ``history`` (oldest first, without ``text``).
@@ -160,47 +79,116 @@ class Watchdog:
         words = own_words(text)
         if not words.sentences:
             return Intent("none", (), 1.0)
-        overall, single = self._probabilities(words)
+        overall, single = self._readings(words)
         kind = KINDS[int(overall.argmax())]
         confidence = round(float(overall.max()), 4)
         if kind == "none":
             return Intent("none", (), confidence)
-        ordering = [int(row.argmax()) == KINDS.index(kind) for row in single]
-        targets, replacement = find_targets(kind, words, ordering, history, self._is_request)
-        return Intent(kind, targets, confidence, replacement)
+        ordering = [int(reading.odds.argmax()) == KINDS.index(kind) for reading in single]
+        if kind == "correct":
+            found, value = find_correction(words, ordering, history, self._is_request)
+            return Intent(kind, found, confidence, value)
+        marked = [reading.spans for reading in single]
+        targets = find_targets(kind, words, ordering, history, self._is_request, marked)
+        return Intent(kind, targets, confidence)
 
     def _is_request(self, text: str) -> bool:
         words = own_words(text)
-        return bool(words.sentences) and int(self._probabilities(words)[0].argmax()) != 0
+        return bool(words.sentences) and int(self._readings(words)[0].argmax()) != 0
 
-    def _probabilities(self, words: OwnWords) -> tuple[NDArray[float32], NDArray[float32]]:
-        """Of the message (4,) and of each sentence (s, 4)."""
-        sentences = words.sentences
-        whole = " ".join(sentences)
-        if len(sentences) == 1:
-            single = self.probabilities(sentences)
-            return single[0], single
-        if len(whole) > _WHOLE:
-            single = self.probabilities(sentences)
-            return single[single[:, 0].argmin()], single
-        every = self.probabilities([*sentences, whole])
-        single = every[:-1]
-        strongest = single[single[:, 0].argmin()]
+    def _readings(self, words: OwnWords) -> tuple[NDArray[float32], list[_Reading]]:
+        """Probabilities of the message (4,), and the reading of each sentence."""
+        single = [self._one(sentence) for sentence in words.sentences]
+        strongest = min((reading.odds for reading in single), key=lambda odds: float(odds[0]))
+        whole = " ".join(words.sentences)
+        if len(single) == 1 or len(whole) > _WHOLE:
+            return strongest, single
         # One sentence out of many is easily misread; the whole message has to agree.
-        return (strongest + every[-1]) / 2, single
+        both: Any = (strongest + self._one(whole).odds) / 2
+        return both, single
 
-    def probabilities(self, segments: Sequence[str]) -> NDArray[float32]:
-        """Of each segment read alone: (s, 4) fp32, columns in the order of ``KINDS``."""
-        import numpy as np
+    def _one(self, sentence: str) -> _Reading:
+        words = words_of(sentence)
+        if not _READ.search(sentence):
+            import numpy as np
 
-        owner, bucket = features(segments, self.vocabulary)
-        count = np.bincount(owner, minlength=len(segments)).clip(1)
-        logits = np.stack(
-            [np.bincount(owner, row[bucket], minlength=len(segments)) for row in self.weights],
-            axis=1,
-        )
-        logits = logits / np.sqrt(count)[:, None] + self.bias
-        logits = (logits - logits.max(axis=1, keepdims=True)) / self.temperature
-        odds = np.exp(logits)
-        result: NDArray[float32] = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-        return result
+            return _Reading(np.array([1, 0, 0, 0], dtype=np.float32), ())
+        odds, tags = self.network.read(words)
+        runs = _closed(words, _runs(1 - tags[:, 0], tags[:, 1]))
+        spans = _apart(_whole(words, start, end) for start, end in runs)
+        cut = [sentence[words[start].start : words[end].end] for start, end in spans]
+        return _Reading(odds, tuple(dict.fromkeys(cut)))
+
+
+def _apart(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that overlap are one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in spans:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _runs(inside: NDArray[float32], begin: NDArray[float32]) -> list[tuple[int, int]]:
+    """First and last word of each target: from a likely word over the less likely ones.
+
+    Of several, those that the network doubts as a whole are left out.
+    """
+    runs: list[tuple[int, int]] = []
+    for at, chance in enumerate(inside):
+        if not runs or runs[-1][1] < at - 1 or begin[at] > _LIKELY:
+            if chance > _LIKELY:
+                runs.append((at, at))
+        elif chance > _POSSIBLE:
+            runs[-1] = (runs[-1][0], at)
+    means = [float(inside[start : end + 1].mean()) for start, end in runs]
+    return [run for run, mean in zip(runs, means, strict=True) if mean > max(means) - _DOUBT]
+
+
+def _closed(words: Sequence[Word], runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans of Chinese and Japanese that one letter parts are one."""
+    closed: list[tuple[int, int]] = []
+    for start, end in runs:
+        if closed and start - closed[-1][1] == 2 and _CJK.match(words[start - 1].text):
+            closed[-1] = (closed[-1][0], end)
+        else:
+            closed.append((start, end))
+    return closed
+
+
+def _whole(words: Sequence[Word], start: int, end: int) -> tuple[int, int]:
+    """The span without a name, a possessive or "the … of …" cut in two."""
+    text = [word.text for word in words]
+    if _CJK.match(text[start]):
+        # A Japanese sentence begins with its target, a Chinese one has the verb before it.
+        stops = "" if any("\u3040" <= t <= "\u30ff" for t in text) else _VERBS
+        while start > 0 and _CJK.match(text[start - 1]) and text[start - 1] not in stops:
+            start -= 1
+        return start, end
+    if start > 0 and text[start].lower() in (_OF | {"'", "s"}):
+        start -= 1
+    if start > 0 and (text[start - 1].lower() in _OWNERS or _joins(text[start - 1], text[start])):
+        start -= 1
+    while end + 1 < len(text) and _goes_on(text, end):
+        end += 1
+    return start, end
+
+
+def _goes_on(text: Sequence[str], end: int) -> bool:
+    """Whether a span that ends at word ``end`` cannot be over yet."""
+    tail, following = text[end], text[end + 1]
+    if following == "'" or (tail in ("'", "s") and end > 0 and following.isalpha()):
+        return True
+    if following.lower() in _OF and end + 2 < len(text) and text[end + 2][:1].isupper():
+        return True
+    return tail.lower() in (_OF | _OWNERS) or _joins(tail, following)
+
+
+def _joins(left: str, right: str) -> bool:
+    """Two capitalised words in a row belong to one name."""
+    return all(
+        len(word) > 1 and word[0].isupper() and word[1:].islower() and word.lower() not in _ORDERS
+        for word in (left, right)
+    )

@@ -16,7 +16,7 @@ from repair.errors import UsageError
 from repair.types import Message, Split, Task
 
 if TYPE_CHECKING:
-    from repair.watchdog import Watchdog
+    from repair.readers import Reader
 
 _MEND = "Mend it and go on from there."
 
@@ -34,13 +34,22 @@ def detect(
         ),
     ] = None,
     as_json: Json = False,
+    reader: Annotated[
+        str, typer.Option("--watchdog", metavar="embedded|hf:ID|openai:URL", help="Who reads.")
+    ] = "embedded",
 ) -> None:
     """Say what a text asks for: forget, correct, restore. Nothing is changed."""
     if (text is None) == (jsonl is None):
         raise UsageError("Give either a text or --jsonl FILE.")
-    from repair.watchdog import Watchdog
+    watchdog: Reader
+    if reader == "embedded":
+        from repair.watchdog import Watchdog
 
-    watchdog = Watchdog.load()
+        watchdog = Watchdog.load()
+    else:
+        from repair.readers import open_reader
+
+        watchdog = open_reader(reader)
     if jsonl is not None:
         for turn, history in _read_turns(jsonl):
             say_json(watchdog.read(turn, history).to_json())
@@ -48,7 +57,7 @@ def detect(
         _detect_one(watchdog, text, as_json)
 
 
-def _detect_one(watchdog: Watchdog, text: str, as_json: bool) -> None:
+def _detect_one(watchdog: Reader, text: str, as_json: bool) -> None:
     intent = watchdog.read(text, ())
     if as_json:
         say_json(intent.to_json())
@@ -103,13 +112,28 @@ def _fault(record: Any) -> str:
 
 
 @with_flags
-def plan(text: Text, *, flags: Flags, as_json: Json = False) -> None:
+def plan(
+    text: Text,
+    *,
+    flags: Flags,
+    as_json: Json = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Write it as an HTML page."),
+    ] = None,
+) -> None:
     """Show what a request would edit and check. Nothing is changed."""
     from repair.cli import display
 
     with display.Stages() as stages, flags.session(stages) as session:
         stages.doing("planning")
-        record = session.plan(text)
+        record = session.plan(text, explain=explain is not None)
+    if explain is not None:
+        from repair.explain import page
+
+        explain.write_text(page(record), encoding="utf-8")
+        record = {k: v for k, v in record.items() if k not in ("distances", "tokens")}
+        record["page"] = str(explain)
     if as_json:
         say_json(record)
     else:

@@ -78,6 +78,13 @@ class Flags:
     database: Annotated[
         str | None, _option("Ledger in PostgreSQL: postgresql+psycopg://user@host/name.")
     ] = None
+    watchdog: Annotated[
+        str | None, _option("Who reads requests.", "embedded|self|hf:ID|openai:URL")
+    ] = None
+    surgeon: Annotated[
+        str | None, _option("Who words a plan's questions.", "embedded|self|hf:ID|openai:URL")
+    ] = None
+    policy: Annotated[Path | None, _option("What may be asked (REPAIR_POLICY).", "FILE")] = None
 
     def settings(self) -> Settings:
         """Flags over environment over ``repair.toml``.
@@ -106,8 +113,12 @@ class Flags:
         from transformers import set_seed
 
         from repair.patient import Patient
+        from repair.policy import Policy
+        from repair.readers import open_reader
         from repair.session import Session
+        from repair.writer import open_writer
 
+        policy = Policy.load(settings.policy)
         set_seed(settings.seed)
         patient = Patient.load(
             settings.model,
@@ -117,8 +128,14 @@ class Flags:
             quantization=settings.quantization,
         )
         session = Session(
-            patient, home=settings.home, database=settings.database, on_stage=on_stage
+            patient,
+            home=settings.home,
+            database=settings.database,
+            on_stage=on_stage,
+            policy=policy,
         )
+        session.watchdog = open_reader(settings.watchdog, patient)
+        session.surgeon.writer = open_writer(settings.surgeon, patient)
         try:
             yield session
         finally:

@@ -6,7 +6,6 @@ import logging
 import os
 from contextlib import closing
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,11 +16,6 @@ from repair.errors import UsageError
 
 if TYPE_CHECKING:
     from repair.people import People
-
-PolicyFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", show_default=False, help="TOML file with a section [people]."),
-]
 
 
 class EngineKind(str, Enum):
@@ -37,7 +31,6 @@ def serve(
     flags: Flags,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    policy: PolicyFile = None,
     engine: Annotated[
         EngineKind, typer.Option(help="Who answers: this process, or servers like vLLM.")
     ] = EngineKind.transformers,
@@ -49,7 +42,8 @@ def serve(
     """Serve an OpenAI-compatible API and the web page. Ctrl-C stops it."""
     from repair.cli import display
     from repair.patient import Patient
-    from repair.people import Policy
+    from repair.people import Policy as PeoplePolicy
+    from repair.policy import Policy
     from repair.server.access import is_loopback
     from repair.server.app import create_app
     from repair.server.replica import Replica
@@ -60,7 +54,7 @@ def serve(
         raise UsageError("--engine vllm and --engine-url go together.", "Give both or none.")
     replicas = [Replica(url, os.environ.get("OPENAI_API_KEY")) for url in engine_url or ()]
     settings = flags.settings()
-    rules = Policy.read(policy)
+    rules, people = Policy.load(settings.policy), PeoplePolicy.read(settings.policy)
     socket = listen(host, port)
     with display.Stages():
         patient = Patient.load(
@@ -73,7 +67,8 @@ def serve(
             patient,
             settings.home,
             database=settings.database,
-            policy=rules,
+            policy=people,
+            rules=rules,
             local=is_loopback(host),
             replicas=replicas,
         )

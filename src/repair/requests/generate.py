@@ -19,7 +19,7 @@ _SHARES: tuple[tuple[IntentKind, float], ...] = (
     ("correct", 0.15),
     ("restore", 0.12),
 )
-_ENGLISH_SHARE = 0.56
+_ENGLISH_SHARE = 0.6
 _NEIGHBOURS = {
     "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj",
     "i": "uo", "l": "k", "m": "n", "n": "bm", "o": "ip", "r": "et", "s": "ad", "t": "ry",
@@ -28,7 +28,10 @@ _NEIGHBOURS = {
 
 @dataclass(frozen=True)
 class Utterance:
-    """One training message; ``frame`` names the wording it was expanded from."""
+    """One training message; ``frame`` names the wording it was expanded from.
+
+    What it is about stands between ``grammar.OPEN`` and ``grammar.CLOSE``.
+    """
 
     text: str
     kind: IntentKind
@@ -47,13 +50,16 @@ def generate(seed: int, count: int) -> Iterator[Utterance]:
         kind = random.choices(kinds, weights)[0]
         number = random.randrange(len(grammar.sections[kind]))
         text = grammar.expand(grammar.sections[kind][number], random)
-        text = _surround(text, grammar, random)
+        text = _surround(text, kind, grammar, random)
         yield Utterance(_spoil(text, random), kind, f"{grammar.language}/{kind}/{number}")
 
 
-def _surround(text: str, grammar: Grammar, random: Random) -> str:
+def _surround(text: str, kind: IntentKind, grammar: Grammar, random: Random) -> str:
     """Now and then put the sentence inside a longer message of everyday talk."""
-    if "filler" not in grammar.sections or random.random() > 0.12:
+    draw = random.random()
+    if kind == "none" and draw < 0.12:
+        return f"{text} {grammar.write('none', random)}"
+    if "filler" not in grammar.sections or draw > 0.14:
         return text
     before = [grammar.write("filler", random) for _ in range(random.randint(0, 3))]
     after = [grammar.write("filler", random) for _ in range(random.randint(0, 2))]
@@ -70,7 +76,7 @@ def _spoil(text: str, random: Random) -> str:
         text = text.upper()
     elif draw < 0.30:
         text = text[:1].upper() + text[1:]
-    if random.random() < 0.10:
+    if random.random() < 0.12:
         for _ in range(random.choice((1, 1, 2))):
             text = _mistype(text, random)
     return text

@@ -62,14 +62,25 @@ def _name(random: Random) -> str:
     first = random.choice(FIRST) if random.random() < 0.4 else word(random)
     last = random.choice(LAST) if random.random() < 0.3 else word(random)
     style = random.random()
-    if style < 0.8:
+    if style < 0.66:
         return f"{first} {last}"
-    if style < 0.92:
+    if style < 0.72:
+        return f"{first} {word(random)} {last}"
+    if style < 0.76:
+        return f"{first} {last}-{word(random)}"
+    if style < 0.94:
         return first
     return f"{random.choice(('Mr', 'Mrs', 'Dr', 'Ms'))} {last}"
 
 
+def _han(random: Random, most: int) -> str:
+    """Any one to ``most`` common Han characters: names are not to be known by heart."""
+    return "".join(chr(random.randint(0x4E00, 0x9F00)) for _ in range(random.randint(1, most)))
+
+
 def _chinese(random: Random) -> str:
+    if random.random() < 0.35:
+        return random.choice(("", random.choice(_CHINESE[0]))) + _han(random, 3)
     surname, given = random.choice(_CHINESE[0]), random.sample(_CHINESE[1], 2)
     return (
         surname + "".join(given[: random.choice((1, 2))])
@@ -79,6 +90,8 @@ def _chinese(random: Random) -> str:
 
 
 def _japanese(random: Random) -> str:
+    if random.random() < 0.35:
+        return _han(random, 2) + _han(random, 2)
     style = random.random()
     if style < 0.5:
         return random.choice(_JAPANESE) + random.choice((random.choice(_JAPANESE_GIVEN), ""))
@@ -97,11 +110,78 @@ def _substance(random: Random) -> str:
     return random.choice(_SUBSTANCES).format(word(random).lower())
 
 
+_NOUNS = _list(
+    "cell bankruptcy nanny vet surgery yacht mortgage locker tailor uniform rehearsal allotment "
+    "violin ladder pension cottage caravan parcel ferry lantern orchard harbour bakery museum "
+    "garage studio choir crutch insulin inhaler wheelchair braces glasses sauna gym diet fast "
+    "fever rash asthma migraine insomnia depression autism addiction rehab parole trial alibi "
+    "visa permit licence contract bonus raise stipend scholarship thesis exam tutor mentor "
+    "coach captain pilot priest rabbi imam nurse midwife welder plumber florist barber jockey "
+    "scooter tractor moped canoe tram bus locker safe vault code pin key badge card cheque loan "
+    "debt lease rent deposit will trust estate heir twin niece nephew stepson godmother fiancee "
+    "widow tenant lodger guest butler gardener driver cook maid client donor patient witness "
+    "voicemail username handle avatar nickname alias signature fingerprint scar tattoo wig "
+    "height weight waist accent stutter left-handedness hobby collection stamps chess poker "
+    "sailing hiking pottery knitting boxing judo ballet tango opera jazz novel memoir diary blog "
+    "podcast channel dog parrot hamster pony goat bees beehive aquarium cactus rose tulip oak "
+    "kitchen cellar attic balcony fence gate roof chimney well pond dock pier mill farm barn "
+    "village suburb island valley coast border embassy consulate prison hospital clinic hostel"
+)
+_STREETS = _list("Row Close Drive Street Lane Way Hill Crescent Gardens Terrace Yard Parade Mews")
+
+
+def _place(random: Random) -> str:
+    """An invented place or firm, of one or several words."""
+    style = random.random()
+    if style < 0.6:
+        return word(random)
+    if style < 0.7:
+        return f"{word(random)} {word(random)}"
+    if style < 0.78:
+        return f"{word(random)} & {random.choice(('Sons', 'Co', 'Daughters', word(random)))}"
+    if style < 0.88:
+        return f"{random.randint(1, 99)} {word(random)} {random.choice(_STREETS)}"
+    if style < 0.94:
+        return f"the {word(random)} {random.choice(_NOUNS).capitalize()}"
+    return f"{word(random)}-{word(random)}"
+
+
+def _free(random: Random) -> str:
+    """Anything that may be the value of something."""
+    style = random.random()
+    if style < 0.35:
+        return _place(random)
+    if style < 0.55:
+        noun = random.choice(_NOUNS)
+        return f"{random.choice(('a', 'an', 'the', 'one', 'two', 'his', 'no'))} {noun}"
+    if style < 0.65:
+        return f"{random.choice(_NOUNS)} {random.choice(_NOUNS)}"
+    if style < 0.75:
+        return random.choice(_NOUNS)
+    if style < 0.85:
+        month = random.choice(_list("March April May June July August September October"))
+        return random.choice(
+            (f"{random.randint(1, 28)} {month}", f"{month} {random.randint(1, 28)}")
+        )
+    if style < 0.92:
+        return " ".join(str(random.randint(0, 999)) for _ in range(random.randint(1, 3)))
+    return f"{word(random).lower()}@{word(random).lower()}.example"
+
+
+def _common(random: Random) -> str:
+    """A noun: invented, so that no list of them is learnt by heart, or an everyday one."""
+    style = random.random()
+    if style < 0.4:
+        return word(random).lower()
+    noun = random.choice(_NOUNS)
+    return noun if style < 0.85 else f"{noun} {random.choice(_NOUNS)}"
+
+
 SLOTS: Mapping[str, Callable[[Random], str]] = {
     "n": _name,
-    "w": word,
-    # A common noun that no vocabulary lists.
-    "u": lambda random: word(random).lower(),
+    "w": _place,
+    "u": _common,
+    "free": _free,
     "h": _substance,
     "l": lambda random: random.choice(_LANDMARKS).format(word(random)),
     "k": lambda random: str(random.choice((random.randint(1, 12), random.randint(1, 250)))),

@@ -16,11 +16,12 @@ from typing import Any
 from repair.errors import NotAllowed, RepairError, UnknownModel
 from repair.ledger import Ledger
 from repair.people import Person
+from repair.replies import is_yes, spoken
 from repair.server.engine import Answer, Piece, Question
 from repair.server.history import MARK
 from repair.server.schemas import ChatRequest, Extras, openai_error
 from repair.server.service import Service
-from repair.session import SURE, YES, spoken
+from repair.session import SURE
 from repair.types import Intent, Message, Outcome, Stage, Turn
 
 DEFAULT_TOKENS = 512
@@ -90,7 +91,7 @@ def agreed(messages: list[Message]) -> bool:
         len(messages) >= 3
         and messages[-2]["role"] == "assistant"
         and messages[-2]["content"].endswith(_ASKS)
-        and YES.fullmatch(messages[-1]["content"].strip()) is not None
+        and is_yes(messages[-1]["content"])
     )
 
 

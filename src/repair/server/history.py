@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repair.ledger import Ledger
+from repair.redaction import TOLD
 from repair.types import Message
 from repair.verify import lcs_recall, rouge_tokens
 
 # Begins every line that tells a stage of an operation.
 MARK = "› "
-# Recall above which a turn still holds what was forgotten; as in a session.
-TOLD = 0.5
+
+
 _MOST = 24
 _MOST_KNOWN = 4096
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.people import People, Policy
+from repair.policy import Policy as RequestPolicy
 from repair.server.access import Access
 from repair.server.batch import LocalEngine
 from repair.server.engine import Engine
@@ -48,6 +49,7 @@ def open_service(
     *,
     database: str | None = None,
     policy: Policy | None = None,
+    rules: RequestPolicy | None = None,
     local: bool = True,
     replicas: Sequence[Replica] = (),
 ) -> Service:
@@ -55,11 +57,13 @@ def open_service(
 
     Args:
         patient: without edits; the service owns it from now on.
+        policy: what people with and without keys may do.
+        rules: what may be asked of the model; None takes the rules that ship.
         local: the server will listen on a loopback address alone.
         replicas: who answers instead of this process; they get the edits as adapters.
     """
     operated = patient if replicas else twin(patient)
-    theatre = Theatre(Session(operated, home=home, database=database))
+    theatre = Theatre(Session(operated, home=home, database=database, policy=rules))
     access = Access(People(home, database), policy or Policy(), local=local)
     engine: Engine = (
         LocalEngine(patient, theatre.ledger)

@@ -48,7 +48,7 @@ class Theatre:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.ledger = session.ledger
-        self._watchdog = Watchdog.load()
+        self._watchdog = session.watchdog or Watchdog.load()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="theatre")
 
     def close(self) -> None:
