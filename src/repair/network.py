@@ -1,8 +1,8 @@
-"""A small convolutional network over words, in numpy: which kind, and where its target stands.
+"""Small convolutional networks over words, in numpy: which kind, and where its target stands.
 
 Knows words, arrays and weights; knows nothing about conversations. A word is the sum of its
 hashed letter n-grams, so that a misspelt one is near to itself and a name is like any other.
-``scripts/train_watchdog.py`` trains it.
+``scripts/train_watchdog.py`` trains them.
 """
 
 from __future__ import annotations
@@ -70,29 +70,6 @@ class Network:
     weights: Mapping[str, NDArray[float32]]
     temperature: float
 
-    @classmethod
-    def load(cls) -> Network:
-        """The trained network that ships with the package.
-
-        Raises:
-            EnvironmentProblem: the package's file is missing or of another version.
-        """
-        import numpy as np
-
-        try:
-            with files("repair").joinpath("watchdog_model.npz").open("rb") as stream:
-                stored = np.load(stream, allow_pickle=False)
-                about = json.loads(str(stored["about"]))
-                weights = {n: stored[n] for n in stored.files if n != "about"}
-                scale = weights.pop("embedding.scale").astype(np.float32)
-                weights = {n: w.astype(np.float32) for n, w in weights.items()}
-                weights["embedding"] *= scale[:, None]
-                return cls(weights, about["temperature"])
-        except (OSError, KeyError, ValueError) as error:
-            raise EnvironmentProblem(
-                "The watchdog's weights cannot be read.", "Install the package again."
-            ) from error
-
     def read(self, words: Sequence[Word]) -> tuple[NDArray[float32], NDArray[float32]]:
         """Probabilities of the kinds (4,) and of the tags outside, begin, inside (n, 3)."""
         import numpy as np
@@ -116,6 +93,55 @@ class Network:
         pooled = np.concatenate([state.max(axis=0), state.mean(axis=0)])
         kind = (pooled @ w["kind"] + w["kind.bias"]) / np.float32(self.temperature)
         return _softmax(kind), _softmax(state @ w["tag"] + w["tag.bias"])
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Networks trained from different seeds, whose probabilities are averaged.
+
+    What a single one misreads by chance, the others mostly do not.
+    """
+
+    members: tuple[Network, ...]
+
+    @classmethod
+    def load(cls) -> Ensemble:
+        """The trained networks that ship with the package.
+
+        Raises:
+            EnvironmentProblem: the package's file is missing or of another version.
+        """
+        import numpy as np
+
+        try:
+            with files("repair").joinpath("watchdog_model.npz").open("rb") as stream:
+                stored = np.load(stream, allow_pickle=False)
+                temperatures = json.loads(str(stored["about"]))["temperatures"]
+                parts: list[dict[str, NDArray[Any]]] = [{} for _ in temperatures]
+                for name in stored.files:
+                    number, _, own = name.partition("/")
+                    if own:
+                        parts[int(number)][own] = stored[name]
+                return cls(tuple(map(_network, parts, temperatures)))
+        except (OSError, KeyError, ValueError, IndexError) as error:
+            raise EnvironmentProblem(
+                "The watchdog's weights cannot be read.", "Install the package again."
+            ) from error
+
+    def read(self, words: Sequence[Word]) -> tuple[NDArray[float32], NDArray[float32]]:
+        """As `Network.read`."""
+        kinds, tags = zip(*(member.read(words) for member in self.members), strict=True)
+        kind: NDArray[float32] = sum(kinds) / len(kinds)
+        tag: NDArray[float32] = sum(tags) / len(tags)
+        return kind, tag
+
+
+def _network(stored: Mapping[str, NDArray[Any]], temperature: float) -> Network:
+    import numpy as np
+
+    weights = {n: w.astype(np.float32) for n, w in stored.items()}
+    weights["embedding"] *= weights.pop("embedding.scale")[:, None]
+    return Network(weights, temperature)
 
 
 def _softmax(logits: NDArray[Any]) -> NDArray[float32]:

@@ -36,14 +36,14 @@ ASK_BATCH = 128
 class Procedure:
     """How edits of a model are made: the outcome of tuning, not of a request.
 
-    ``layers`` None means all but the first third: what a layer so early sees is the words and
+    ``layers`` None means all but the first sixth: what a layer so early sees is the words and
     hardly whom they are about, so an edit there reaches everybody. ``strengths`` are tried in
-    order.
+    order, and the smallest that forgets is taken: what an edit overshoots adds up over many.
     """
 
     layers: tuple[int, ...] | None = None
-    strengths: tuple[float, ...] = (1.5, 2.0, 3.0)
-    forget_weight: float = 10.0
+    strengths: tuple[float, ...] = (0.85, 1.0, 1.25, 1.5, 2.0)
+    forget_weight: float = 4.0
     neighbour_weight: float = 3.0
     beta: float = 1000.0
     ridge: float = 0.1
@@ -119,7 +119,7 @@ class Surgeon:
             facts=self._with_standins(facts),
             neighbours=(*self.neighbours(facts), *beside),
             retain=self.retain(facts),
-            layers=how.layers or tuple(range(count // 3, count)),
+            layers=how.layers or tuple(range(count // 6, count)),
             method=how.method,
             strengths=how.strengths,
             forget_weight=how.forget_weight,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from repair.corrections import find_correction
-from repair.network import Network, Word, words_of
+from repair.network import Ensemble, Word, words_of
 from repair.targets import find_targets
 from repair.types import Intent, IntentKind, Message
 from repair.utterance import OwnWords, own_words
@@ -56,7 +56,7 @@ class _Reading:
 class Watchdog:
     """The embedded classifier."""
 
-    network: Network
+    network: Ensemble
 
     @classmethod
     def load(cls) -> Watchdog:
@@ -65,7 +65,7 @@ class Watchdog:
         Raises:
             EnvironmentProblem: the package's file is missing or of another version.
         """
-        return cls(Network.load())
+        return cls(Ensemble.load())
 
     def read(self, text: str, history: Sequence[Message] = ()) -> Intent:
         """What ``text`` orders, after ``history`` (oldest first, without ``text``).

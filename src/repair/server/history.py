@@ -15,8 +15,6 @@ from repair.verify import lcs_recall, rouge_tokens
 
 # Begins every line that tells a stage of an operation.
 MARK = "› "
-
-
 _MOST = 24
 _MOST_KNOWN = 4096
 
