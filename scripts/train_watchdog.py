@@ -217,7 +217,7 @@ def member(seed: int, count: int, epochs: int) -> tuple[dict[str, NDArray[Any]],
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--count", type=int, default=150_000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the first member")

@@ -42,7 +42,12 @@ def find_correction(
     context = context_of(sentences, history, is_request)
     first = list(ordering).index(True) if any(ordering) else 0
     text = " ".join(sentences[first:])
-    return _found(text, context)
+    targets, value = _found(text, context)
+    if value and context.name and context.name in value:
+        # The new value is nobody's antecedent: "she works for Nimbus Foundry now".
+        others = [sentence.replace(value, "") for sentence in sentences]
+        return _found(text, context_of(others, history, is_request))
+    return targets, value
 
 
 def _found(text: str, context: Context) -> tuple[tuple[str, ...], str | None]:
