@@ -82,9 +82,9 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("package", type=Path)
     parser.add_argument("--conversations", type=int, default=1024, help="made up by the patient")
-    parser.add_argument("--answers", type=int, default=6000, help="that the patient gives alike")
+    parser.add_argument("--answers", type=int, default=20000, help="at most, given alike")
     parser.add_argument("--subjects", type=int, default=3072, help="questions begun for each kind")
-    parser.add_argument("--rank", type=int, default=512)
+    parser.add_argument("--rank", type=int, default=640)
     given = parser.parse_args()
     given.package.mkdir(parents=True, exist_ok=True)
     if given.model.resolve() != given.package.resolve():
