@@ -28,9 +28,11 @@ help:
 demo: $(STAMP)
 	@$(BIN)/python scripts/demo.py
 
+# Two processes with a thread each; a file's tests stay together, for they share what they load.
+test: export OMP_NUM_THREADS = 1
 test: check
 	@scripts/set_up_tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Outside `make test`, for it downloads 85 MB. llama.cpp comes prebuilt, for the CPU alone: the
 # optional packages of node-llama-cpp would bring CUDA and Vulkan.
