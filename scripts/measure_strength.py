@@ -13,11 +13,12 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from measure_edits import known
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.measure_edits import known
 
 from repair import Patient, Session, __version__
 from repair.types import Fact, Probe
@@ -57,7 +58,7 @@ def summary(curves: Sequence[Sequence[float]]) -> dict[str, Any]:
         points.append(
             {"share": share, "mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}
         )
-    falling = [all(b <= a + RISE for a, b in zip(c, c[1:], strict=False)) for c in curves]
+    falling = [all(b <= a + RISE for a, b in pairwise(c)) for c in curves]
     return {"n": len(curves), "recall": points, "never_rises": sum(falling)}
 
 
@@ -69,9 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     result: dict[str, Any] = {"version": __version__, "split": given.split, "seed": given.seed}
-    with tempfile.TemporaryDirectory() as home, Session(
-        Patient.load(), home=home
-    ) as session:
+    with tempfile.TemporaryDirectory() as home, Session(Patient.load(), home=home) as session:
         for task in ("personal", "harmful", "misinformation"):
             chosen = known(session.patient, task, given.split, given.per_task, given.seed)
             curves = [curve for fact in chosen if (curve := measure(session, fact))]
