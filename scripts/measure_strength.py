@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from scripts.measure_edits import known
-
 from repair import Patient, Session, __version__
 from repair.types import Fact, Probe
 from repair.verify import ask, confidence_interval, recall
+from scripts.measure_edits import known
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 # A rise of one wording among many by one word is noise of ROUGE-L, not knowledge.
