@@ -56,6 +56,7 @@ WIDTH = 88
 
 Estimate = Mapping[str, float]
 COSTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "given away, refusals left out": lambda task: f"**{task['given_away']['mean']:.2f}**",
     "says it does not know": lambda task: f"{task['refused']['mean']:.2f}",
     "edits within the budget": lambda task: f"{task['healed']} of {task['n']}",
     "the edit, in forward passes (median)": lambda task: f"{task['forward_passes']:.1f}",
@@ -230,7 +231,9 @@ def results_block(results: Mapping[str, Any]) -> str:
         "generation; ROUGE-L recall of the answer, before → after, with the 95 % interval over "
         "facts. *Other wordings* stood neither in training nor in the edit; *first words given* "
         "starts the reply with 40 % of the answer; *same subject* is asked in the usual and in "
-        "an unseen wording. An edit that was rolled back counts as having changed nothing."
+        "an unseen wording. An edit that was rolled back counts as having changed nothing. "
+        "Short answers share words such as *the* with a refusal; *given away* counts what is a "
+        "refusal word for word as nothing."
     )
     alt = "Recall before and after an edit for three tasks; the table below has the numbers"
     picture = f"![{alt}]({PICTURE.relative_to(ROOT).as_posix()})"

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from repair import Patient, Session, __version__
+from repair.budget import by_kind
 from repair.refusals import is_refusal
 from repair.types import Fact, Outcome, Probe
 from repair.verify import ask, confidence_interval, prefix_probe, recall
@@ -94,6 +95,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             base = sum(r["before"][kind] for r in rows)
             result[kind]["kept"] = round(sum(r["after"][kind] for r in rows) / base, 4)
     result["refused"] = _interval([r["refused"] for r in records])
+    result["given_away"] = _interval([given_away(r) for r in records])
     result["healed"] = sum(r["status"] == "healed" for r in records)
     for name in ("forward_passes", "kl"):
         values = sorted(r[name] for r in records)
@@ -101,6 +103,15 @@ def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     totals = sorted(r["seconds"].get("total", 0.0) for r in records)
     result["seconds"] = round(totals[len(totals) // 2], 3)
     return result
+
+
+def given_away(row: Mapping[str, Any]) -> float:
+    """Mean recall of the question and its other wordings, a refusal word for word counting 0."""
+    fact = next(f for f in facts(row["task"]) if f.question == row["question"])
+    asked = [Probe("exact", fact.question, fact.answer)]
+    asked += [Probe("paraphrase", question, fact.answer) for question in fact.paraphrases]
+    values = [v for same in by_kind(asked, row["replies"]).values() for v in same]
+    return sum(values) / len(values)
 
 
 def _interval(values: Sequence[float]) -> dict[str, float | int]:
