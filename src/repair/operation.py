@@ -36,6 +36,7 @@ from repair.verify import (
     Reference,
     ask,
     mean_kl,
+    opening_probability,
     prefix_probe,
     reference_logits,
     rouge_tokens,
@@ -48,6 +49,9 @@ KL_ANSWERS = 16
 # How many rows of keys an edit leaves behind for later ones to spare.
 KEPT_RANK = 48
 PREFIX_SHARE = 0.4
+# Where the answer's first token is likelier than this in any wording, unseen ones may still give
+# it: the next strength is tried, too.
+OPENING = 0.01
 
 
 @dataclass
@@ -76,6 +80,7 @@ class Trial:
     kl: float = 0.0
     left: tuple[str, ...] = ()
     costs: tuple[str, ...] = ()
+    opening: float = 0.0
 
     @property
     def kept_budget(self) -> bool:
@@ -162,7 +167,7 @@ class Operation:
             trial = self._check(plan, trial, probes, before, reference, clock)
             if best is None or _rank(trial, plan) < _rank(best, plan):
                 best = trial
-            if trial.kept_budget:
+            if trial.kept_budget and trial.opening <= OPENING:
                 break
         assert best is not None  # noqa: S101 - a plan has at least one strength
         passes = self._forward_passes(rows, best)
@@ -286,10 +291,13 @@ class Operation:
                 kl = mean_kl(self.patient, reference) if reference else 0.0
             except NotFinite:
                 kl = float("inf")
+            opening = opening_probability(
+                self.patient, [p for p in probes if p.kind in ("exact", "paraphrase")]
+            )
         measures = changes(before, by_kind(probes, replies))
         left = tuple(forgotten(plan.budget, measures))
         cost = tuple(costs(plan.budget, measures, kl))
-        checked = replace(trial, measures=measures, kl=kl, left=left, costs=cost)
+        checked = replace(trial, measures=measures, kl=kl, left=left, costs=cost, opening=opening)
         shown = {name: (change.before, change.after) for name, change in measures.items()}
         text = checked.complaint or "within the budget"
         self.on_stage(Stage("checked", text, {**shown, "kl": kl}))
@@ -335,9 +343,12 @@ class Operation:
 
 
 def _rank(trial: Trial, plan: RepairPlan) -> tuple[bool, bool, float]:
-    """The lower the better: within the budget, else forgotten at a cost, else nearest."""
+    """The lower the better: within the budget, else forgotten at a cost, else nearest.
+
+    Within the budget the one is better whose answer is less likely to begin a reply.
+    """
     outside = excess(plan.budget, trial.measures, trial.kl)
-    return not trial.kept_budget, bool(trial.left), outside
+    return not trial.kept_budget, bool(trial.left), outside or trial.opening
 
 
 def _outcome(

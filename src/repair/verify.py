@@ -251,6 +251,25 @@ def mean_kl(patient: Answering, reference: Reference) -> float:
 
 
 @torch.no_grad()
+def opening_probability(patient: Answering, probes: Sequence[Probe]) -> float:
+    """The highest probability, over the probes, of the answer's first token as the reply's first.
+
+    It says how near an answer still is where greedy replies no longer give it. 0 without probes;
+    infinite when the patient's logits are not finite.
+    """
+    pairs = [(_messages(probe.question), probe.answer) for probe in probes]
+    encoded = [patient.encode(*pair) for pair in pairs]
+    # Nothing behind the first token matters.
+    rows = [(ids[: max(first, 1) + 1], max(first, 1)) for ids, first in encoded if first < len(ids)]
+    found = [
+        float(logprobs[0, ids[first]].exp())
+        for (ids, first), logprobs in zip(rows, _answer_logprobs(patient, rows), strict=True)
+    ]
+    highest = max(found, default=0.0)
+    return highest if all(map(math.isfinite, found)) else math.inf
+
+
+@torch.no_grad()
 def _answer_logprobs(
     patient: Answering, rows: Sequence[tuple[Sequence[int], int]]
 ) -> Iterator[Tensor]:
