@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "export",
         ),
         ("session", "bench", "cluster"),
-        ("server",),
+        ("server", "federated"),
         ("cli __main__",),
     )
 )
