@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ),
         ("session", "bench", "cluster"),
         ("server", "federated"),
-        ("cli __main__",),
+        ("cli __main__ flower",),
     )
 )
 PLACE = {

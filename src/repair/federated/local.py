@@ -55,7 +55,7 @@ class Processes:
 
     def ask(self, orders: Mapping[str, bytes]) -> dict[str, bytes]:
         """See ``Link``; a node that does not answer in time is never asked again."""
-        waiting = {}
+        waiting: dict[Connection, str] = {}
         for name, data in orders.items():
             pipe = self._pipes.get(name)
             try:

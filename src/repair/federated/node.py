@@ -15,7 +15,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from repair.errors import BadMessage, NotFinite, OperationRefused, RepairError, UsageError
+from repair.errors import BadMessage, NotFinite, OperationRefused, RepairError
 from repair.federated.masking import Masks
 from repair.federated.orders import Agreement, Order, read_order
 from repair.federated.privacy import clipped, noised
@@ -287,14 +287,3 @@ def _check_change(low: LowRank, outputs: int, width: int) -> None:
         raise BadMessage("got a change that does not fit its model")
     if not bool(torch.isfinite(b).all() and torch.isfinite(a).all()):
         raise BadMessage("got a change with NaN or infinity")
-
-
-def read_texts(requests: Sequence[tuple[int, str]]) -> list[str]:
-    """The texts of a file's requests.
-
-    Raises:
-        UsageError: there are none.
-    """
-    if not requests:
-        raise UsageError("A node has no requests.", "Give it a CSV file with one request a line.")
-    return [text for _, text in requests]

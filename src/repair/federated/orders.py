@@ -13,6 +13,7 @@ from repair.errors import BadMessage
 from repair.federated.privacy import Privacy
 from repair.federated.wire import Message
 from repair.stamp import LowRank
+from repair.surgeon import Procedure
 
 Layer = Annotated[int, Field(ge=0, le=10_000)]
 
@@ -93,3 +94,24 @@ def read_order(data: bytes) -> tuple[Order, dict[int, LowRank]]:
         if b is not None and a is not None:
             known[layer] = LowRank(b, a)
     return order, known
+
+
+def agree(
+    procedure: Procedure,
+    layers: int,
+    *,
+    masked: bool = False,
+    epsilon: float | None = None,
+    delta: float = 1e-5,
+) -> Agreement:
+    """The agreement that follows a procedure, for a model with so many layers.
+
+    Raises:
+        UsageError: a privacy budget that is none.
+    """
+    how = {"beta": procedure.beta, "ridge": procedure.ridge, "rank": procedure.rank}
+    chosen = procedure.layers_of(layers)
+    if epsilon is not None:
+        Privacy(epsilon, delta, len(chosen))
+    told = {"layers": chosen, "strengths": procedure.strengths, "masked": masked}
+    return Agreement.model_validate({**how, **told, "epsilon": epsilon, "delta": delta})

@@ -1,0 +1,19 @@
+"""The coordinator: it adds up and solves, and sees no text."""
+
+from __future__ import annotations
+
+from logging import INFO, getLogger
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from repair.flower import serve
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One joint edit of all nodes that are connected."""
+    log = getLogger("flwr")
+    serve(grid, context, lambda line: log.log(INFO, line))
