@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from tests.prepared import preparation, prepared, surgeon, tiny
 from tests.test_joint import plan
 
 PEOPLE = {"north": ("Mara Voss", "Kim Roe"), "south": ("Tom Hale", "Ida Moss")}
-PEOPLE["west"] = ("Ann Lee", "Jo Park")
+PEOPLE |= {"west": ("Ann Lee", "Jo Park"), "east": ("Max Orr", "Eva Lund")}
 
 
 def plan_of(name: str) -> RepairPlan:
@@ -111,15 +110,6 @@ class Dying(Node):
     def answer(self, data: bytes) -> bytes:
         if Message.unpack(data).values["kind"] == "statistic":
             os._exit(1)
-        return super().answer(data)
-
-
-class Sleeping(Node):
-    """A node that never gets done."""
-
-    def answer(self, data: bytes) -> bytes:
-        if Message.unpack(data).values["kind"] == "statistic":
-            time.sleep(600)
         return super().answer(data)
 
 

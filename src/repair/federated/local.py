@@ -68,11 +68,11 @@ class Processes:
         end = time.monotonic() + self._patience
         while waiting:
             ready = wait(list(waiting), max(0.0, end - time.monotonic()))
-            for pipe in ready:
-                assert isinstance(pipe, Connection)  # noqa: S101 - nothing else is waited for
-                name = waiting.pop(pipe)
+            for came in ready:
+                assert isinstance(came, Connection)  # noqa: S101 - nothing else is waited for
+                name = waiting.pop(came)
                 try:
-                    replies[name] = pipe.recv_bytes(LARGEST)
+                    replies[name] = came.recv_bytes(LARGEST)
                 except (EOFError, OSError):
                     self._drop(name)
             if not ready:

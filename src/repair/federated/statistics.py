@@ -23,6 +23,8 @@ from repair.stamp import LowRank, Statistics, compress, stamp, stamp_low_rank
 
 # Squares of singular values below this share of the largest are rounding.
 _NOISE = 1e-24
+# Singular values of a change in fp32 below this share of the largest are, too.
+_ROUNDING = 1e-6
 # A party's trace of Kᵀ D K may be so many times that of C: some thousand rows of weight 16.
 LARGEST_ENERGY = 1e6
 _REMEDY = "The edit was not made; ask the parties to check their activations."
@@ -126,9 +128,10 @@ def joint_change(
     residual = torch.cat([part.residual for part in parts])
     if len(keys) <= keys.shape[1]:
         low = stamp_low_rank(keys, residual, statistics=kept, beta=beta, ridge=ridge)
-        return low if low.rank <= rank else compress(low.b, low.a, rank)
-    c = kept.matrix()
-    return _low_rank(stamp(keys, residual, second_moment=c, beta=beta, ridge=ridge).double(), rank)
+    else:
+        delta = stamp(keys, residual, second_moment=kept.matrix(), beta=beta, ridge=ridge)
+        low = LowRank(torch.eye(len(delta)), delta)
+    return _shortened(low, rank)
 
 
 def change_of_moments(
@@ -150,19 +153,17 @@ def change_of_moments(
     factor, failed = torch.linalg.cholesky_ex(system)
     if int(failed):
         raise NotFinite("The joint system has no finite solution.", _REMEDY)
-    return _low_rank(torch.cholesky_solve(total.cross, factor).T, rank)
+    delta = torch.cholesky_solve(total.cross, factor).T.float()
+    return _shortened(LowRank(torch.eye(len(delta)), delta), rank)
 
 
-def _low_rank(delta: Tensor, rank: int) -> LowRank:
-    """ΔW (d × m) as factors, without directions that are rounding."""
-    if not bool(torch.isfinite(delta).all()):
-        raise NotFinite("The joint edit's numbers are not finite.", _REMEDY)
-    u, s, v = torch.linalg.svd(delta, full_matrices=False)
-    count = max(1, int((s[:rank] > 1e-9 * s[0]).sum()))
-    root = s[:count].sqrt()
-    return LowRank(
-        (u[:, :count] * root).float().contiguous(), (root[:, None] * v[:count]).float().contiguous()
-    )
+def _shortened(low: LowRank, rank: int) -> LowRank:
+    """The same change without directions that are rounding, of ``rank`` at most."""
+    best = compress(low.b, low.a, rank)
+    # Both factors carry the square root of the singular values, largest first.
+    sizes = best.b.square().sum(0)
+    count = max(1, int((sizes > _ROUNDING * sizes[0]).sum()))
+    return LowRank(best.b[:, :count].contiguous(), best.a[:count].contiguous())
 
 
 def _weighted(keys: Tensor, residual: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
