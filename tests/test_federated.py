@@ -87,6 +87,16 @@ def test_the_joint_edit_is_that_of_one_party_with_everything(link: Direct, maske
 
 
 @pytest.mark.parametrize("how", LIES)
+def test_every_lie_is_seen(how: str) -> None:
+    asked = coordinator(Direct({}), agreed())
+    true = factors(*problem(9, m=48, d=32))
+    message = Message({}, {"keys": true.keys, "residual": true.residual})
+    assert len(asked._part(message, 0).keys) == 9  # type: ignore[union-attr]
+    with pytest.raises(BadMessage):
+        asked._part(asked._read(lie(how, message)), 0)
+
+
+@pytest.mark.parametrize("how", ["nan", "shape"])
 def test_a_node_that_lies_is_named_and_the_rest_get_their_edit(link: Direct, how: str) -> None:
     def spoil(name: str, reply: bytes) -> bytes | None:
         message = Message.unpack(reply)
@@ -161,10 +171,9 @@ def test_what_travels_quotes_nothing(link: Direct) -> None:
             assert float(off.abs().max()) < 1e-6 * float(gram.max())
 
 
-def test_nodes_that_have_something_else_are_left_out(link: Direct, tmp_path: Path) -> None:
-    south, west = link.nodes["south"], link.nodes["west"]
-    south.texts = []
-    assert west.session.forget("Where does Ann Lee live?", "the").edit == 1
+def test_nodes_that_have_something_else_are_left_out(link: Direct) -> None:
+    link.nodes["south"].texts = []
+    assert coordinator(link, agreed()).run(["west"]).nodes["west"]["edit"] == 1
     report = coordinator(link, agreed()).run(NAMES)
     assert report.nodes["south"]["reason"] == "has nothing to forget"
     assert report.nodes["north"]["status"] == "healed"
@@ -203,7 +212,7 @@ def test_a_node_refuses_orders_that_would_give_it_away(link: Direct) -> None:
     state = node._edits()
     mine = {"north": node._masks.public}
     for change, sentence in (
-        ({"label": "new", "roster": mine}, "no group that this node could hide in"),
+        ({"label": "x0", "roster": mine}, "no group that this node could hide in"),
         ({"label": "new", "roster": {**mine, "x": "zz"}}, "no group|key that is none"),
         ({"label": "x1", "layer": 9}, "not agreed on"),
         ({"label": "x2", "layer": 1}, "did not get the layers"),

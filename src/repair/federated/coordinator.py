@@ -151,7 +151,8 @@ class Coordinator:
         while strengths:
             try:
                 known = self._solve(strengths[0])
-                if private:
+                if private or len(self.agreement.strengths) == 1:
+                    # There is nothing to choose; every node checks before it keeps.
                     return strengths[0], known
                 group = len(self._public)
                 replies = self._ask("check", strength=strengths[0], known=known)
