@@ -17,10 +17,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from repair.cli.bulk import read_requests
-from repair.errors import EnvironmentProblem, UsageError
+from repair.errors import EnvironmentProblem, RepairError, UsageError
 from repair.federated.coordinator import Coordinator, Report
 from repair.federated.node import Node
 from repair.federated.orders import agree
+from repair.federated.wire import Message as Reply
 from repair.patient import Patient
 from repair.preparation import prepare
 from repair.session import Session
@@ -114,20 +115,30 @@ def answer(message: Any, context: Any, on_error: Callable[[str], None]) -> Any:
     The node's configuration: ``requests`` is its CSV file; ``model`` and ``home`` as for the
     other commands; ``group`` a file with the institutions' secret; ``accept`` to keep what costs.
     """
-    flwr, told = _flwr(), context.node_config
+    flwr = _flwr()
+    try:
+        body = _body(flwr, message.content["order"]["body"], context, on_error)
+    except RepairError as error:
+        on_error(str(error))
+        body = Reply({"error": f"is not set up ({error.code})"}).pack()
+    content = flwr.RecordDict({"reply": flwr.ConfigRecord({"body": body})})
+    return flwr.Message(content=content, reply_to=message)
+
+
+def _body(flwr: Any, order: bytes, context: Any, on_error: Callable[[str], None]) -> bytes:
+    told = context.node_config
     settings = _settings(told)
     texts = [text for _, text in read_requests(Path(str(told.get("requests", ""))))]
-    group = Path(str(told["group"])).read_bytes() if told.get("group") else b""
+    group = _secret(Path(str(told["group"]))) if told.get("group") else b""
     with Session(_load(settings), home=settings.home, database=settings.database) as session:
         accept = bool(told.get("accept", False))
         node = Node(session, texts, group=group, accept=accept, on_error=on_error)
         kept = dict(context.state.config_records).get("node")
         if kept is not None:
             node.resume(json.loads(kept["state"]))
-        body = node.answer(message.content["order"]["body"])
+        body = node.answer(order)
         context.state["node"] = flwr.ConfigRecord({"state": json.dumps(node.state())})
-    content = flwr.RecordDict({"reply": flwr.ConfigRecord({"body": body})})
-    return flwr.Message(content=content, reply_to=message)
+    return body
 
 
 def _settings(told: Mapping[str, Any]) -> Settings:
@@ -138,6 +149,13 @@ def _settings(told: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{first['loc'][0]}: {first['msg']}.") from error
+
+
+def _secret(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The group's secret {path} cannot be read.", "Check `group`.") from error
 
 
 def _load(settings: Settings) -> Patient:

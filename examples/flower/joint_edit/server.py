@@ -7,6 +7,7 @@ from logging import INFO, getLogger
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from repair.errors import RepairError
 from repair.flower import serve
 
 app = ServerApp()
@@ -16,4 +17,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """One joint edit of all nodes that are connected."""
     log = getLogger("flwr")
-    serve(grid, context, lambda line: log.log(INFO, line))
+    try:
+        serve(grid, context, lambda line: log.log(INFO, line))
+    except RepairError as error:
+        # Flower marks a run as failed by an exception; the sentence is all there is to say.
+        raise RuntimeError(str(error)) from None
