@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from repair import flower
+from repair.cli.app import app
 from repair.errors import BadMessage, EnvironmentProblem, NotFinite, OperationRefused, UsageError
 from repair.federated.local import Processes, Seat
 from repair.federated.masking import Masks, encode, reveal
 from repair.federated.node import Node
+from repair.federated.orders import agree
 from repair.federated.privacy import Privacy, clipped, noised
 from repair.federated.statistics import (
     Moments,
@@ -30,6 +35,7 @@ from repair.ledger import Ledger
 from repair.operation import Operation
 from repair.rows import build_rows
 from repair.stamp import LowRank, low_rank_statistics, stamp
+from repair.surgeon import Procedure
 from tests.federation import (
     LIES,
     PEOPLE,
@@ -264,6 +270,33 @@ def test_processes_make_one_edit_though_one_dies_and_one_lies(tmp_path: Path) ->
         assert [edit.id for edit in ledger.active()] == [report.nodes["north"]["edit"]]
     with Ledger(tmp_path / "south", tiny().content_hash) as ledger:
         assert not ledger.active()
+
+
+def test_bad_input_of_the_command_is_one_sentence(tmp_path: Path) -> None:
+    for name, text in (("a", "request\nx\n"), ("none", "request\n"), ("b", "request\ny\n")):
+        (tmp_path / f"{name}.csv").write_text(text)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.csv").write_text("request\nz\n")
+    a = str(tmp_path / "a.csv")
+    for others, sentence in (
+        ([], "two nodes at least"),
+        ([tmp_path / "none.csv"], "has no requests"),
+        ([tmp_path / "more" / "a.csv"], "Two files are named a"),
+        ([tmp_path / "missing.csv"], "cannot be read"),
+    ):
+        result = CliRunner().invoke(app, ["federate", a, *map(str, others)])
+        assert result.exit_code == 2
+        assert sentence in result.stderr
+        assert "Traceback" not in result.output
+    for bad in ({"epsilon": 0.0}, {"epsilon": float("inf")}, {"delta": 2.0}):
+        with pytest.raises(UsageError, match="no privacy budget"):
+            agree(Procedure(), 6, **bad)
+
+
+def test_without_flower_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flwr", None)
+    with pytest.raises(EnvironmentProblem, match="Flower is not installed"):
+        flower.answer(None, None, lambda _: None)
 
 
 # Noise

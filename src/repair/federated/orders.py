@@ -111,7 +111,6 @@ def agree(
     """
     how = {"beta": procedure.beta, "ridge": procedure.ridge, "rank": procedure.rank}
     chosen = procedure.layers_of(layers)
-    if epsilon is not None:
-        Privacy(epsilon, delta, len(chosen))
+    Privacy(1.0 if epsilon is None else epsilon, delta, len(chosen))
     told = {"layers": chosen, "strengths": procedure.strengths, "masked": masked}
     return Agreement.model_validate({**how, **told, "epsilon": epsilon, "delta": delta})
