@@ -12,14 +12,14 @@ GRID := results/grid
 SPLIT ?= test
 RUN := $(BIN)/repair bench
 
-.PHONY: help demo test test-engines test-ray check bench bench-tune clean
+.PHONY: help demo test test-engines test-ray test-flower check bench bench-tune clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a conversation in which the embedded model forgets, and remembers again"
 	@echo "make test    lint, types and tests"
 	@echo "make test-engines   what llama.cpp makes of exported files (needs Node.js 20), and a local"
-	@echo "                    Ray cluster that forgets (installs 0.7 GB)"
+	@echo "                    Ray cluster and a Flower federation that forget (installs 0.9 GB)"
 	@echo "make check   lint and types alone"
 	@echo "make bench   measure and attack every method, and write the report; goes on where it stood"
 	@echo "make bench-tune  search every method's settings anew, on the tune split"
@@ -41,7 +41,7 @@ LLAMA_CPP ?= $(shell case "$$(uname -sm)" in \
   ("Darwin arm64") echo mac-arm64-metal;; (Darwin*) echo mac-x64;; \
   ("Linux aarch64") echo linux-arm64;; (*) echo linux-x64;; esac)
 
-test-engines: $(STAMP) $(ENGINES)/.installed test-ray
+test-engines: $(STAMP) $(ENGINES)/.installed test-ray test-flower
 	@ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines/llama_cpp.py
 
 $(ENGINES)/.installed: tests/engines/package.json
@@ -61,6 +61,17 @@ test-ray: $(STAMP)
 	  'import site; print(site.getsitepackages()[0])') \
 	  $(BIN)/python -m pytest tests/engines/ray_cluster.py -W default
 
+# Flower holds typer and fastapi back, so it gets an environment of its own too; what it does not
+# bring it finds in .venv.
+FLOWER := .venv-flower
+test-flower: $(STAMP)
+	@test -x $(FLOWER)/bin/flwr || \
+	  { $(PYTHON) -m venv $(FLOWER) && $(FLOWER)/bin/pip install -qq 'flwr>=1.29'; }
+	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $(FLOWER)/.venv-site
+	@printf '%s\n%s\n' "$$PWD/src" "$$(cat $(FLOWER)/.venv-site)" > "$$($(FLOWER)/bin/python -c \
+	  'import site; print(site.getsitepackages()[0])')/repair.pth"
+	@$(BIN)/python -m pytest tests/engines/flower_app.py -W default -o timeout=1800
+
 check: $(STAMP)
 	@scripts/check
 
@@ -79,7 +90,7 @@ bench-tune: $(STAMP)
 	@$(RUN) tune --size 1,10 --trials 6 --workers $(WORKERS)
 
 clean:
-	@rm -rf $(VENV) $(RAY) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	@rm -rf $(VENV) $(RAY) $(FLOWER) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The pins were made on Python 3.11; some of them do not exist for 3.10, which gets the

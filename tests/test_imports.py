@@ -40,8 +40,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "export",
         ),
         ("session", "bench", "cluster"),
-        ("server",),
-        ("cli __main__",),
+        ("server", "federated"),
+        ("cli __main__ flower",),
     )
 )
 PLACE = {

@@ -144,3 +144,9 @@ class EndpointProblem(EnvironmentProblem):
     """A server cannot be reached or does not answer as an OpenAI-compatible one does."""
 
     code = "endpoint_problem"
+
+
+class BadMessage(RepairError):
+    """A message of another party that is malformed, too large or not believable."""
+
+    code = "bad_message"

@@ -50,6 +50,10 @@ class Procedure:
     rank: int = 256
     method: Method = "stamp-lr"
 
+    def layers_of(self, count: int) -> tuple[int, ...]:
+        """The layers to edit in a model that has ``count``: all but the first sixth."""
+        return self.layers or tuple(range(count // 6, count))
+
 
 class Surgeon:
     """Plans repairs of one patient.
@@ -119,7 +123,7 @@ class Surgeon:
             facts=self._with_standins(facts),
             neighbours=(*self.neighbours(facts), *beside),
             retain=self.retain(facts),
-            layers=how.layers or tuple(range(count // 6, count)),
+            layers=how.layers_of(count),
             method=how.method,
             strengths=how.strengths,
             forget_weight=how.forget_weight,

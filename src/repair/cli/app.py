@@ -16,6 +16,7 @@ from repair.cli import (
     edits,
     evaluation,
     failures,
+    federation,
     inspection,
     results,
     serving,
@@ -64,6 +65,7 @@ for _panel, _commands in {
         edits.redo,
         edits.strength,
         edits.history,
+        federation.federate,
     ),
     "Look before and after": (
         inspection.detect,
