@@ -102,11 +102,10 @@ def test_every_lie_is_seen(how: str) -> None:
         asked._part(asked._read(lie(how, message)), 0)
 
 
-@pytest.mark.parametrize("how", ["nan", "shape"])
-def test_a_node_that_lies_is_named_and_the_rest_get_their_edit(link: Direct, how: str) -> None:
+def test_a_node_that_lies_is_named_and_the_rest_get_their_edit(link: Direct) -> None:
     def spoil(name: str, reply: bytes) -> bytes | None:
         message = Message.unpack(reply)
-        return lie(how, message) if name == "south" and message.tensors else reply
+        return lie("shape", message) if name == "south" and message.tensors else reply
 
     link.spoil = spoil  # type: ignore[method-assign]
     report = coordinator(link, agreed()).run(NAMES)
@@ -338,9 +337,8 @@ def test_clipped_requests_move_a_statistic_by_no_more_than_agreed() -> None:
     assert not torch.equal(noise.second, again.second)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_noise_is_added_within_its_budget_and_tells_no_outcome(link: Direct, masked: bool) -> None:
-    report = coordinator(link, agreed(masked=masked, epsilon=1e6)).run(NAMES)
+def test_noise_is_added_within_its_budget_and_tells_no_outcome(link: Direct) -> None:
+    report = coordinator(link, agreed(masked=True, epsilon=1e6)).run(NAMES)
     assert {node["status"] for node in report.nodes.values()} == {"done"}
     assert not any(node["edit"] for node in report.nodes.values())
     for node in link.nodes.values():
