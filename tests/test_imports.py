@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "export",
         ),
         ("session", "bench", "cluster"),
+        ("guard", "factcheck", "why", "comply"),
         ("server", "federated"),
         ("cli __main__ flower",),
     )

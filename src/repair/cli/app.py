@@ -20,6 +20,7 @@ from repair.cli import (
     inspection,
     results,
     serving,
+    standing,
 )
 from repair.cli.options import JSON_KEY
 from repair.errors import RepairError
@@ -75,6 +76,7 @@ for _panel, _commands in {
         results.audit,
         results.export,
     ),
+    "Stay sure": (standing.watch,),
 }.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)

@@ -1,0 +1,69 @@
+"""Commands that come back: watch, check, comply, and explain what an edit did."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Annotated, Any
+
+import typer
+
+from repair.cli.edits import Allowance, budget_of
+from repair.cli.options import Flags, Json, Yes, with_flags
+from repair.cli.output import say, say_json
+
+
+@with_flags
+def watch(
+    *,
+    flags: Flags,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            show_default=False,
+            help="What --model was trained from: folder, Hub id, 'embedded', or its hash.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only look; carry out nothing again.")
+    ] = False,
+    yes: Yes = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing while all is well.")
+    ] = False,
+    budget: Allowance = None,
+    as_json: Json = False,
+) -> int:
+    """Verify every request so far, and carry out again what came back. For cron."""
+    from repair.cli import display
+
+    allowed = budget_of(budget)
+    with nullcontext() if quiet else display.Stages() as stages, flags.session(stages) as session:
+        from repair.guard import Guard
+
+        guard = Guard(session)
+        earlier = guard.since(since) if since is not None else None
+        record = guard.watch(since=earlier, keep=not dry_run, accept=yes, budget=allowed)
+    if as_json:
+        say_json(record)
+    elif not quiet or record["came_back"] or not record["passed"]:
+        rows = [
+            (str(r["edit"]), f"{r['recall']:.2f}", f"{r['left']:.2f}", str(r["n"]), _word(r))
+            for r in record["requests"]
+        ]
+        if rows:
+            names = ("request", "recall", "now", "probes", "")
+            display.out.print(display.checks(rows, *names))
+        honoured = sum(row["status"] == "honoured" for row in record["requests"])
+        again = f"{record['came_back']} came back, {record['reapplied']} carried out again"
+        say(f"{honoured} of {len(record['requests'])} requests still honoured; {again}")
+    return 0 if record["passed"] else 1
+
+
+def _word(row: dict[str, Any]) -> str:
+    """A request's status in the words of a table whose good rows say ok."""
+    if row["status"] == "honoured":
+        return "ok"
+    if row["status"] == "reapplied":
+        return f"again, as edit {row['by']}"
+    return str(row["reason"] or row["status"].replace("_", " "))
