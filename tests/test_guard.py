@@ -29,7 +29,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def forgotten(home: Path) -> tuple[list[Fact], list[int]]:
     """Two addresses of the development split, forgotten; and the ids of their edits."""
-    known, ids = [], []
+    known: list[Fact] = []
+    ids: list[int] = []
     with Session(Patient.load(), home=home) as session:
         for fact in facts("personal", "dev"):
             if fact.attribute == "address" and len(known) < 2:

@@ -76,7 +76,7 @@ for _panel, _commands in {
         results.audit,
         results.export,
     ),
-    "Stay sure": (standing.watch,),
+    "Stay sure": (standing.watch, standing.check),
 }.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -57,6 +58,46 @@ def watch(
         honoured = sum(row["status"] == "honoured" for row in record["requests"])
         again = f"{record['came_back']} came back, {record['reapplied']} carried out again"
         say(f"{honoured} of {len(record['requests'])} requests still honoured; {again}")
+    return 0 if record["passed"] else 1
+
+
+@with_flags
+def check(
+    *,
+    flags: Flags,
+    against: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Trusted facts, .jsonl or .csv: question and answer.",
+        ),
+    ],
+    correct: Annotated[
+        bool, typer.Option("--correct", help="Correct what is wrong, within the budget.")
+    ] = False,
+    yes: Yes = False,
+    budget: Allowance = None,
+    as_json: Json = False,
+) -> int:
+    """Hold the model against trusted facts. Exit code 1 while it contradicts one."""
+    from repair.cli import display
+    from repair.factcheck import FactCheck, read_facts
+
+    facts, allowed = read_facts(against), budget_of(budget)
+    with display.Stages() as stages, flags.session(stages) as session:
+        stages.doing(f"asking {len(facts)} questions")
+        record = FactCheck(session, facts).run(correct=correct, accept=yes, budget=allowed)
+    if as_json:
+        say_json(record)
+        return 0 if record["passed"] else 1
+    for row in record["wrong"]:
+        say(f"line {row['line']}: {row['question']}")
+        say(f"  said {row['said']!r}, right is {row['expected']!r}")
+        if row["status"] is not None:
+            say(f"  {row['status']}: now {row['now']!r} {row['reason']}".rstrip())
+    counts = record["after"]
+    say(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return 0 if record["passed"] else 1
 
 
