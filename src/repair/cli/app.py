@@ -76,7 +76,12 @@ for _panel, _commands in {
         results.audit,
         results.export,
     ),
-    "Stay sure": (standing.watch, standing.check),
+    "Stay sure": (
+        standing.watch,
+        standing.check,
+        standing.comply,
+        standing.explain,
+    ),
 }.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,6 +100,77 @@ def check(
     counts = record["after"]
     say(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return 0 if record["passed"] else 1
+
+
+@with_flags
+def comply(
+    topics: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)],
+    *,
+    flags: Flags,
+    report: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where comply.html and comply.json are written.")
+    ] = Path("comply"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only probe and attack; forget nothing.")
+    ] = False,
+    yes: Yes = False,
+    budget: Allowance = None,
+    as_json: Json = False,
+) -> int:
+    """Probe, forget and attack topics that must not be given away, and write a report."""
+    from repair.cli import display
+    from repair.comply import Compliance, page, read_topics
+
+    listed, allowed = read_topics(topics), budget_of(budget)
+    with display.Stages() as stages, flags.session(stages) as session:
+        stages.doing(f"probing {len(listed.topics)} topics")
+        run = Compliance(session, listed, seed=flags.settings().seed)
+        record = run.run(forget=not dry_run, accept=yes, budget=allowed)
+    report.mkdir(parents=True, exist_ok=True)
+    (report / "comply.html").write_text(page(record), encoding="utf-8")
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    (report / "comply.json").write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        say_json({**record, "report": str(report)})
+        return 0 if record["passed"] else 1
+    for row in record["topics"]:
+        verdict = "ok" if row["passed"] else f"gives away {row['reason']}".rstrip()
+        say(f"{row['name']}: {row['known']} known, {row['status']}, {verdict}")
+    say(f"the report is in {report}")
+    return 0 if record["passed"] else 1
+
+
+@with_flags
+def explain(
+    edit: Annotated[int, typer.Argument(metavar="ID", show_default=False)],
+    *,
+    flags: Flags,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Write it as an HTML page."),
+    ] = None,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Quote what was forgotten, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show why an edit works. Layers, neurons, the answer's path, what lay near."""
+    from repair.cli import display
+
+    with display.Stages() as stages, flags.session(stages) as session:
+        from repair.why import explained
+
+        stages.doing("looking inside")
+        record = explained(session, edit, reveal=reveal)
+    if html is not None:
+        from repair.why_page import page
+
+        html.write_text(page(record), encoding="utf-8")
+        record["page"] = str(html)
+    if as_json:
+        say_json(record)
+    else:
+        display.out.print(display.record(record))
 
 
 def _word(row: dict[str, Any]) -> str:
