@@ -26,6 +26,9 @@ from repair.verify import rouge_l_recall, rouge_tokens
 Verdict = Literal["right", "unknown", "wrong"]
 # The share of the trusted answer's words that a right reply has; as a correction must reach.
 AGREES = Budget().replacement
+# A wrong answer is no secret: who is given its first word may finish it. Of an answer of two words
+# that word is half, so that the limit for forgetting would turn most corrections of names down.
+CORRECTION = Budget(prefix=1.0)
 LONGEST = 2000
 _REMEDY = "Each needs a question and an answer; see docs/check.md."
 
@@ -129,7 +132,7 @@ class FactCheck:
         Args:
             correct: carry out a correction for each wrong answer.
             accept: also what costs more than the budget allows.
-            budget: what each correction may cost; the session's own if not given.
+            budget: what each correction may cost; ``CORRECTION`` if not given.
 
         Returns ``{"facts", "before": {"right", "unknown", "wrong"}, "after": the same, "wrong":
         [{"line", "question", "expected", "said", "status", "edit", "reason", "now"}],
@@ -175,7 +178,7 @@ class FactCheck:
         with session.patient.remembering():
             with clock.time("surgeon"):
                 plan = session.surgeon.plan(intent)
-                plan = plan and plan.within(budget)
+                plan = plan and plan.within(budget or CORRECTION)
             return session.carry_out(plan, (fact.question,), clock, accept=accept)
 
     def _ask(self) -> list[tuple[TrustedFact, str]]:
