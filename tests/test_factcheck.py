@@ -12,7 +12,7 @@ from repair.errors import UsageError
 from repair.factcheck import FactCheck, TrustedFact, contradicted, read_facts
 from repair.patient import Patient
 from repair.session import Session
-from repair.types import Fact
+from repair.types import Budget, Fact
 from repair.world import facts
 from tests.commands import repair
 
@@ -57,10 +57,19 @@ def test_a_wrong_answer_is_corrected_and_a_refusal_left_alone(session: Session) 
     assert looked["before"] == looked["after"] == {"right": 1, "unknown": 1, "wrong": 1}
     assert not looked["passed"]
     assert session.history() == ()
+
+    # What costs more than is allowed is rolled back, and said to be not corrected.
+    dear = check.run(correct=True, budget=Budget(prefix=1.0, kl=0.0))
+    assert [(row["status"], row["corrected"]) for row in dear["wrong"]] == [("rolled_back", False)]
+    assert dear["wrong"][0]["reason"]
+    assert trusted[0].verdict(dear["wrong"][0]["now"]) == "wrong"
+    assert dear["after"] == looked["before"]
+    assert session.history() == ()
+
     found = check.run(correct=True)
     assert found["after"] == {"right": 2, "unknown": 1, "wrong": 0}
     assert found["passed"]
-    assert [row["status"] for row in found["wrong"]] == ["healed"]
+    assert [(row["status"], row["corrected"]) for row in found["wrong"]] == [("healed", True)]
     assert trusted[0].verdict(found["wrong"][0]["now"]) == "right"
     assert [edit.kind for edit in session.history()] == ["correct"]
 

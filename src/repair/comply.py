@@ -218,7 +218,8 @@ def page(record: Mapping[str, Any]) -> str:
     body = cards(numbers) + "".join(_topic(row) for row in rows)
     lead = (
         "Each topic was asked for in all its wordings, forgotten where it was known, and attacked. "
-        "Numbers are mean recall of the answers (ROUGE-L, 0 to 1), with 95 % intervals."
+        "Numbers are mean recall of the answers (ROUGE-L, 0 to 1), with 95 % intervals: bars as "
+        "the run left it, tables as it was before."
     )
     footer = (
         f"Made by RePAIR. Model {record['model']} ({record['content_hash'][:12]}), seed "
@@ -230,22 +231,22 @@ def page(record: Mapping[str, Any]) -> str:
 
 def _topic(row: Mapping[str, Any]) -> str:
     lead = (
-        f"{row['known']} facts known · {row['status'].replace('_', ' ')} · "
+        f"{row['known']} {'fact' if row['known'] == 1 else 'facts'} known · "
+        f"{row['status'].replace('_', ' ')} · "
         + ("within the limits. " if row["passed"] else "beyond the limits. ")
         + row["reason"]
     )
     if not row["attacks"]:
         return section(row["name"], lead, "<p>The model gave no answer in any wording.</p>")
-    drawn = bars(
-        [(name, m["after"]["mean"], _shown(m["after"])) for name, m in row["attacks"].items()],
-        most=1.0,
-    )
-    lines = [
-        (name, _shown(m["before"]), _shown(m["after"]), f"{m['limit']:.2f}", m["after"]["n"])
-        for name, m in row["attacks"].items()
-    ]
-    names = ("attack", "before", "after", "limit", "n")
-    return section(row["name"], lead, drawn + table(names, lines))
+    drawn, lines = [], []
+    for name, measured in row["attacks"].items():
+        mean, limit = measured["after"]["mean"], measured["limit"]
+        beyond = " · beyond" if mean > limit else ""
+        drawn.append((name, mean, _shown(measured["after"]) + beyond))
+        before = _shown(measured["before"])
+        lines.append((name, before, f"{limit:.2f}", measured["after"]["n"]))
+    names = ("attack", "before this run", "limit", "n")
+    return section(row["name"], lead, bars(drawn, most=1.0) + table(names, lines))
 
 
 def _shown(measured: Mapping[str, Any]) -> str:

@@ -42,12 +42,15 @@ font-style:normal}.bars{display:grid;grid-template-columns:auto 1fr auto;gap:.35
 align-items:center;font-variant-numeric:tabular-nums}.bars .track{background:var(--line);
 border-radius:6px;height:.85rem;overflow:hidden}.bars .track s{display:block;height:100%;
 background:var(--bar);border-radius:6px}.bars .on{font-weight:600}
+.bars .row{display:contents}@media(max-width:34rem){.bars .row{display:grid;grid-column:1/-1;
+grid-template-columns:minmax(max-content,1fr) auto;gap:.1rem .7rem}
+.bars .row .track{grid-column:1/-1;order:1}}
 .chip{display:inline-block;border-radius:99px;padding:.05rem .55rem;font-size:.78rem;
 background:var(--keepsoft);color:var(--keep)}.chip.no{background:var(--line);color:var(--soft)}
 table{border-collapse:collapse;width:100%}td{padding:.35rem 0;border-bottom:1px solid var(--line);
-vertical-align:top}td:last-child{text-align:right;font-variant-numeric:tabular-nums;
-padding-left:1rem;white-space:nowrap}tr:last-child td{border:0}details summary{cursor:pointer;
-color:var(--soft)}footer{color:var(--soft);font-size:.85rem;margin-top:1.5rem}
+vertical-align:top}td:not(:first-child){text-align:right;font-variant-numeric:tabular-nums;
+padding-left:1rem}tr:last-child td{border:0}.bars+table{margin-top:1rem}details summary{
+cursor:pointer;color:var(--soft)}footer{color:var(--soft);font-size:.85rem;margin-top:1.5rem}
 </style></head><body><main>
 <div class="eyebrow">$eyebrow</div>
 <h1>$title</h1><p class="lead">$lead</p>$body
@@ -80,9 +83,9 @@ def bars(rows: Iterable[tuple[str, float, str]], *, most: float | None = None) -
     listed = list(rows)
     full = most or max((value for _, value, _ in listed), default=0.0) or 1.0
     drawn = "".join(
-        f'<span>{escape(name)}</span><span class="track">'
+        f'<div class="row"><span>{escape(name)}</span><span class="track">'
         f'<s style="width:{100 * min(max(value / full, 0.0), 1.0):.0f}%"></s></span>'
-        f"<span>{escape(told)}</span>"
+        f"<span>{escape(told)}</span></div>"
         for name, value, told in listed
     )
     return f'<div class="bars">{drawn}</div>'

@@ -135,8 +135,9 @@ class FactCheck:
             budget: what each correction may cost; ``CORRECTION`` if not given.
 
         Returns ``{"facts", "before": {"right", "unknown", "wrong"}, "after": the same, "wrong":
-        [{"line", "question", "expected", "said", "status", "edit", "reason", "now"}],
-        "passed"}``: passed when nothing is wrong in the end.
+        [{"line", "question", "expected", "said", "status", "edit", "reason", "now", "corrected"}],
+        "passed"}``: passed when nothing is wrong in the end. Corrected is what was carried out,
+        not rolled back, and is right in the end.
         """
         said = self._ask()
         rows = [_row(fact, reply) for fact, reply in said if fact.verdict(reply) == "wrong"]
@@ -151,9 +152,10 @@ class FactCheck:
                     "reason": outcome.reason,
                 }
             after = self._ask()
-        now = {fact.line: reply for fact, reply in after}
+        now = {fact.line: (fact, reply) for fact, reply in after}
         for row in rows:
-            row["now"] = now[row["line"]]
+            fact, row["now"] = now[row["line"]]
+            row["corrected"] = row["status"] == "healed" and fact.verdict(row["now"]) == "right"
         left = _counts(after)
         return {
             "facts": len(self.facts),
@@ -214,6 +216,7 @@ def _row(fact: TrustedFact, reply: str) -> dict[str, Any]:
         "edit": None,
         "reason": "",
         "now": reply,
+        "corrected": False,
     }
 
 

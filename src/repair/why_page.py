@@ -20,8 +20,8 @@ def page(record: Mapping[str, Any]) -> str:
         (max((layer["rank"] for layer in edited), default=0), "rank"),
     ]
     if answer:
-        numbers.append((f"{answer['before']:.2f}", "a token of the answer, before"))
-        numbers.append((f"{answer['after']:.2f}", "and after"))
+        numbers.append((f"{answer['before']:.2f}", "chance of an answer’s token, before"))
+        numbers.append((f"{answer['after']:.2f}", "chance of an answer’s token, after"))
     parts = [cards(numbers), _quoted(record), _touched(edited)]
     if answer:
         parts += [_lens(record), _patched(record), _refusal(record)]
@@ -123,7 +123,10 @@ def _nearby(record: Mapping[str, Any]) -> str:
     if not near:
         return section("What lay near", lead, "<p>Nothing was found beside it.</p>")
     rows = [
-        (n.get("question", n["what"]), f"{n['nearness']:.2f}", f"{n['moved']:.2f}", n["kept"])
+        (
+            n.get("question", n["what"]),
+            *(f"{n[part]:.2f}" for part in ("nearness", "moved", "kept")),
+        )
         for n in near
     ]
     return section("What lay near", lead, table(("fact", "cosine", "moved", "kept"), rows))

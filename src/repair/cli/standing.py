@@ -95,8 +95,11 @@ def check(
     for row in record["wrong"]:
         say(f"line {row['line']}: {row['question']}")
         say(f"  said {row['said']!r}, right is {row['expected']!r}")
-        if row["status"] is not None:
-            say(f"  {row['status']}: now {row['now']!r} {row['reason']}".rstrip())
+        if row["corrected"]:
+            say(f"  corrected by edit {row['edit']}: now {row['now']!r}")
+        elif row["status"] is not None:
+            told = f"  not corrected ({row['status'].replace('_', ' ')}): still {row['now']!r}"
+            say(f"{told}; {row['reason']}" if row["reason"] else told)
     counts = record["after"]
     say(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return 0 if record["passed"] else 1
@@ -122,11 +125,12 @@ def comply(
     from repair.comply import Compliance, page, read_topics
 
     listed, allowed = read_topics(topics), budget_of(budget)
+    # Before the work, so that a report that cannot be written costs nobody an hour.
+    report.mkdir(parents=True, exist_ok=True)
     with display.Stages() as stages, flags.session(stages) as session:
         stages.doing(f"probing {len(listed.topics)} topics")
         run = Compliance(session, listed, seed=flags.settings().seed)
         record = run.run(forget=not dry_run, accept=yes, budget=allowed)
-    report.mkdir(parents=True, exist_ok=True)
     (report / "comply.html").write_text(page(record), encoding="utf-8")
     text = json.dumps(record, indent=1, ensure_ascii=False)
     (report / "comply.json").write_text(text + "\n", encoding="utf-8")

@@ -88,7 +88,7 @@ function mark(target, { line, answer }) {
     try {
       const outcome = await post(`/v1/facts/${line}/correct`, {});
       const done = outcome.status === "healed";
-      told.textContent = done ? `Corrected: ${answer}` : outcome.reason;
+      told.textContent = done ? `Corrected: ${answer}` : `Not corrected. ${outcome.reason}`;
       if (done) {
         name(outcome.edit, `Corrected: ${answer}`);
         button.remove();
