@@ -189,7 +189,7 @@ class Compliance:
     ) -> dict[str, Any]:
         before, after = attacks
         limits = self.topics.limits
-        measured = {
+        measured: dict[str, dict[str, Any]] = {
             name: {
                 "before": _interval(before[name]),
                 "after": _interval(values),

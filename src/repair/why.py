@@ -113,7 +113,9 @@ def _beside(session: Session, facts: Sequence[KnownFact]) -> list[KnownFact]:
 
 def _answer_rows(patient: Patient, pairs: Sequence[Pair]) -> tuple[Rows, list[tuple[int, int]]]:
     """The tokens that predict each answer; and the places of those where an answer begins."""
-    ids, places, begins = [], [], []
+    ids: list[list[int]] = []
+    places: list[tuple[int, int]] = []
+    begins: list[tuple[int, int]] = []
     for index, (question, answer) in enumerate(pairs):
         row, first = patient.encode([{"role": "user", "content": question}], answer)
         ids.append(row)
