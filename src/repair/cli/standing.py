@@ -173,8 +173,31 @@ def explain(
         record["page"] = str(html)
     if as_json:
         say_json(record)
-    else:
-        display.out.print(display.record(record))
+        return
+    short = {k: v for k, v in record.items() if k not in ("layers", "nearby")}
+    display.out.print(display.record(short))
+    if record["answer"]:
+        layers = [_layer(layer) for layer in record["layers"]]
+        names = ("layer", "change", "lens before", "after", "patched", "to refusal")
+        display.out.print(display.table(layers, *names))
+    beside = [
+        (
+            n.get("question", n["what"]),
+            *(f"{n[part]:.2f}" for part in ("nearness", "moved", "kept")),
+        )
+        for n in record["nearby"]
+    ]
+    if beside:
+        display.out.print(display.table(beside, "nearby", "cosine", "moved", "kept"))
+
+
+def _layer(layer: dict[str, Any]) -> tuple[str, ...]:
+    """A row of the table of layers; the columns are those of docs/why.md."""
+    size = layer.get("relative", layer.get("norm"))
+    lens = (layer["lens"][moment]["probability"] for moment in ("before", "after"))
+    numbers = (*lens, layer["patched"], layer["towards_refusal"])
+    change = "" if size is None else f"{size:.2f}"
+    return str(layer["layer"]), change, *(f"{number:.2f}" for number in numbers)
 
 
 def _word(row: dict[str, Any]) -> str:
