@@ -60,7 +60,9 @@ def test_a_wrong_answer_is_corrected_and_a_refusal_left_alone(session: Session) 
 
     # What costs more than is allowed is rolled back, and said to be not corrected.
     dear = check.run(correct=True, budget=Budget(prefix=1.0, kl=0.0))
-    assert [(row["status"], row["corrected"]) for row in dear["wrong"]] == [("rolled_back", False)]
+    assert [(row["status"], row["corrected"]) for row in dear["wrong"]] == [
+        ("needs_confirmation", False)
+    ]
     assert dear["wrong"][0]["reason"]
     assert trusted[0].verdict(dear["wrong"][0]["now"]) == "wrong"
     assert dear["after"] == looked["before"]
