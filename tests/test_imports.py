@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(names.split()) for names in row)
     for row in (
         ("types", "settings", "errors"),
-        ("catalogue", "refusals", "plan", "retain", "replies", "explain"),
+        ("catalogue", "refusals", "plan", "retain", "replies", "explain drawing"),
         (
             "patient architectures checkpoint decoding memory prompts weights quantised saving",
             "stamp streaming",
@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "export",
         ),
         ("session", "bench", "cluster"),
+        ("guard", "factcheck", "why", "why_page", "comply"),
         ("server", "federated"),
         ("cli __main__ flower",),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from repair.factcheck import TrustedFact
 from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.people import People, Policy
@@ -18,6 +19,7 @@ from repair.server.metrics import Metrics
 from repair.server.remote import RemoteEngine
 from repair.server.replica import Replica
 from repair.server.theatre import Theatre, twin
+from repair.server.trusted import Trusted
 from repair.session import Session
 
 
@@ -30,6 +32,7 @@ class Service:
     access: Access
     history: History = field(default_factory=History)
     metrics: Metrics = field(default_factory=Metrics)
+    trusted: Trusted = field(default_factory=Trusted)
 
     @property
     def ledger(self) -> Ledger:
@@ -52,6 +55,7 @@ def open_service(
     rules: RequestPolicy | None = None,
     local: bool = True,
     replicas: Sequence[Replica] = (),
+    facts: Sequence[TrustedFact] = (),
 ) -> Service:
     """A service that answers with ``patient`` itself, or with other servers of the same model.
 
@@ -61,6 +65,7 @@ def open_service(
         rules: what may be asked of the model; None takes the rules that ship.
         local: the server will listen on a loopback address alone.
         replicas: who answers instead of this process; they get the edits as adapters.
+        facts: what a curator may have answers held to.
     """
     operated = patient if replicas else twin(patient)
     theatre = Theatre(Session(operated, home=home, database=database, policy=rules))
@@ -70,4 +75,4 @@ def open_service(
         if not replicas
         else RemoteEngine(operated, theatre.ledger, replicas, home / "adapters", theatre.answers)
     )
-    return Service(engine, theatre, access)
+    return Service(engine, theatre, access, trusted=Trusted(facts))
