@@ -29,10 +29,9 @@ from repair.federated.statistics import factors
 from repair.joint import merged
 from repair.operation import Operation
 from repair.patient import Patient
-from repair.plan import RepairPlan
+from repair.plan import Procedure, RepairPlan
 from repair.rows import build_rows
 from repair.session import Session
-from repair.surgeon import Procedure
 from repair.types import Fact
 from repair.world import facts
 

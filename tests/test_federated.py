@@ -33,9 +33,9 @@ from repair.federated.wire import Message
 from repair.joint import merged
 from repair.ledger import Ledger
 from repair.operation import Operation
+from repair.plan import Procedure
 from repair.rows import build_rows
 from repair.stamp import LowRank, low_rank_statistics, stamp
-from repair.surgeon import Procedure
 from tests.federation import (
     LIES,
     PEOPLE,

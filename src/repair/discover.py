@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import torch
 
-from repair.catalogue import TOPICS, Kind, topics
+from repair.catalogue import TOPICS, Kind, Topic, topics
 from repair.patient import Patient
 from repair.verify import rouge_tokens
 
@@ -83,11 +83,21 @@ def discover(patient: Patient, kind: Kind, *, count: int = QUESTIONS, seed: int 
     Each of the catalogue's questions is begun, up to where the subject would stand, and the
     patient goes on at temperature 1. Some of the names will be made up: ask what it knows.
     """
+    found: Counter[str] = Counter()
+    for (_, subject), times in named(patient, kind, count=count, seed=seed).items():
+        found[subject] += times
+    return [subject for subject, _ in found.most_common()]
+
+
+def named(
+    patient: Patient, kind: Kind, *, count: int = QUESTIONS, seed: int = 0
+) -> Counter[tuple[Topic, str]]:
+    """How often each subject was named, by the topic that the question began with."""
     starts = list(_starts(kind))
     each = -(-count // max(1, len(starts)))
-    found: Counter[str] = Counter()
+    found: Counter[tuple[Topic, str]] = Counter()
     opening = patient.user_opening()
-    for number, (before, after) in enumerate(starts):
+    for number, (topic, before, after) in enumerate(starts):
         ids = patient.tokenizer(before, add_special_tokens=False)["input_ids"]
         pattern = re.compile(rf"\s*(?P<subject>[^?.\n]{{2,40}}?){re.escape(after)}")
         for begin in range(0, each, _BATCH):
@@ -101,14 +111,15 @@ def discover(patient: Patient, kind: Kind, *, count: int = QUESTIONS, seed: int 
                     top_k=0,
                 )
             said = (str(patient.tokenizer.decode(row, skip_special_tokens=True)) for row in drawn)
-            found.update(m["subject"].strip() for text in said if (m := pattern.match(text)))
-    return [subject for subject, _ in found.most_common()]
+            subjects = (m["subject"].strip() for text in said if (m := pattern.match(text)))
+            found.update((topic, subject) for subject in subjects)
+    return found
 
 
-def _starts(kind: Kind) -> Iterator[tuple[str, str]]:
-    """(words before the subject, the first of those after it) of the wordings of a kind."""
+def _starts(kind: Kind) -> Iterator[tuple[Topic, str, str]]:
+    """(topic, words before the subject, the first of those after it) of a kind's wordings."""
     for topic in topics(kind):
         for wording in topic.wordings:
             before, _, after = wording.partition("{s}")
             if before.strip():
-                yield before.strip(), after.split(" ")[0] or after[:3]
+                yield topic, before.strip(), after.split(" ")[0] or after[:3]

@@ -23,10 +23,10 @@ from repair.federated.node import Node
 from repair.federated.orders import agree
 from repair.federated.wire import Message as Reply
 from repair.patient import Patient
+from repair.plan import Procedure
 from repair.preparation import prepare
 from repair.session import Session
 from repair.settings import Settings
-from repair.surgeon import Procedure
 
 _POLL = 1.0
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from repair import schema
+from repair import healings, schema
 from repair.checkpoint import find_checkpoint
 from repair.errors import UsageError
 from repair.export.canaries import Canaries, check
@@ -94,7 +94,9 @@ class Guard:
         return tuple(
             Request(identity, summary.kind, view.probes(identity))
             for identity, (summary, view) in sorted(active.items())
-            if identity not in again.values() and again.get(identity, identity) in active
+            if summary.kind != healings.KIND
+            and identity not in again.values()
+            and again.get(identity, identity) in active
         )
 
     def watch(

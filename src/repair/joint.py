@@ -21,7 +21,7 @@ from repair.errors import EnvironmentProblem
 from repair.ledger import Ledger
 from repair.operation import OnStage, Operation
 from repair.patient import Patient
-from repair.plan import RepairPlan
+from repair.plan import Procedure, RepairPlan
 from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows
 from repair.stamp import LowRank
@@ -76,12 +76,17 @@ class _Share(Operation):
         super().__init__(patient, preparation)
         self._gather = gather
 
-    def _layer_solution(
-        self, plan: RepairPlan, layer: int, keys: Tensor, residual: Tensor, weights: Tensor
+    def layer_solution(
+        self,
+        plan: RepairPlan | Procedure,
+        layer: int,
+        keys: Tensor,
+        residual: Tensor,
+        weights: Tensor,
     ) -> LowRank:
         own = (keys.cpu(), residual.cpu(), weights.cpu())
         every = [torch.cat(same).to(keys) for same in zip(*self._gather(layer, own), strict=True)]
-        return super()._layer_solution(plan, layer, every[0], every[1], every[2])
+        return super().layer_solution(plan, layer, every[0], every[1], every[2])
 
 
 def solve_share(

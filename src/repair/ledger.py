@@ -19,19 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    bindparam,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, update
 
-from repair import journal, postgres, records, schema
+from repair import healings, journal, postgres, records, schema
 from repair.errors import NotAllowed, UnknownEdit, UsageError
 from repair.types import Edit, EditSummary, LowRankUpdate, Probe, SealedProbe
 from repair.vault import Vault
@@ -203,7 +193,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         if own:
             where &= schema.edits.c.owner == self.owner
         with self.transaction() as connection:
-            rows = connection.execute(_with_factors().where(where)).all()
+            rows = connection.execute(schema.with_factors().where(where)).all()
         return tuple(self._edit(row) for row in rows)
 
     def publish(self, identity: int) -> None:
@@ -238,21 +228,26 @@ class Ledger(AbstractContextManager["Ledger"]):
         """
         with self.transaction() as connection:
             self._summary_row(connection, identity)
-            row = connection.execute(_with_factors().where(schema.edits.c.id == identity)).one()
+            row = connection.execute(
+                schema.with_factors().where(schema.edits.c.id == identity)
+            ).one()
         return self._edit(row)
 
-    def undo(self, ids: Sequence[int]) -> None:
-        """Take edits out of force, all or none of them.
+    def undo(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Take edits out of force, all or none of them, and healings made over them.
+
+        Returns all that were undone.
 
         Raises:
             UnknownEdit: this model has no such edit.
             UsageError: no id, or an edit is already undone.
         """
-        self._switch(ids, active=False)
+        return self._switch(ids, active=False)
 
-    def redo(self, ids: Sequence[int]) -> None:
-        """Put undone edits back in force, all or none; errors as in `undo`."""
-        self._switch(ids, active=True)
+    def redo(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Put undone edits back in force, all or none; errors as in `undo`, and UsageError for
+        a healing over an edit that is undone."""
+        return self._switch(ids, active=True)
 
     def adjust(self, identity: int, strength: float) -> None:
         """Set the share of an edit that is in force, from 0 to 1; the factors stay.
@@ -333,7 +328,7 @@ class Ledger(AbstractContextManager["Ledger"]):
 
         Returns the number of events; errors as in `journal.verify`."""
         with self.transaction() as connection:
-            return journal.verify(connection, self.home, connection.execute(_with_factors()))
+            return journal.verify(connection, self.home, connection.execute(schema.with_factors()))
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[Connection]:
@@ -345,24 +340,30 @@ class Ledger(AbstractContextManager["Ledger"]):
         by = {"by": self.actor} if self.actor else {}
         journal.append(connection, self.model, event, {**details, **by})
 
-    def _switch(self, ids: Sequence[int], *, active: bool) -> None:
+    def _switch(self, ids: Sequence[int], *, active: bool) -> tuple[int, ...]:
         verb, state = ("redo", "active") if active else ("undo", "undone")
         wanted = list(dict.fromkeys(ids))
         if not wanted:
             raise UsageError(f"Name at least one edit to {verb}.", _LIST_REMEDY)
         table = schema.edits
-        states = select(table.c.id, table.c.active, table.c.owner).where(self._seen())
+        columns = (table.c.id, table.c.kind, table.c.active, table.c.owner)
+        states = select(*columns).where(self._seen())
         change = update(table).where(table.c.id == bindparam("edit")).values(active=active)
         with self.lock(), self.transaction(write=True) as connection:
-            now = {row.id: row for row in connection.execute(states)}
+            now: dict[int, Any] = {row.id: row for row in connection.execute(states)}
             for identity in wanted:
                 if identity not in now:
                     raise _unknown(identity)
                 self._may_change(identity, now[identity].owner)
                 if now[identity].active == active:
                     raise UsageError(f"Edit {identity} is already {state}.", _LIST_REMEDY)
+            if active:
+                healings.check(connection, self.model, now, wanted)
+            else:
+                wanted += healings.over(now, wanted)
             connection.execute(change, [{"edit": identity} for identity in wanted])
             self._append(connection, verb, {"edits": wanted})
+        return tuple(wanted)
 
     def _seen(self) -> ColumnElement[bool]:
         table = schema.edits.c
@@ -389,10 +390,3 @@ class Ledger(AbstractContextManager["Ledger"]):
 
 def _unknown(identity: int) -> UnknownEdit:
     return UnknownEdit(f"There is no edit {identity}.", _LIST_REMEDY)
-
-
-def _with_factors() -> Select[Any]:
-    edits, factors = schema.edits.c, schema.factors.c
-    which = (edits.id, edits.active, edits.strength, edits.owner)
-    query = select(*which, factors.sha256, factors.data)
-    return query.where(edits.id == factors.edit).order_by(edits.id)

@@ -20,7 +20,7 @@ from repair.earlier import Kept, Protection
 from repair.errors import NotFinite
 from repair.ledger import Ledger
 from repair.patient import Patient
-from repair.plan import MAX_ANSWER_TOKENS, RepairPlan
+from repair.plan import MAX_ANSWER_TOKENS, Procedure, RepairPlan
 from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows, build_write_rows
 from repair.stamp import (
@@ -195,7 +195,7 @@ class Operation:
 
         def solver(layer: int, keys: Tensor, residual: Tensor) -> LowRank:
             kept[layer] = sketch(keys, rows.weights, rank).cpu()
-            return self._layer_solution(plan, layer, keys, residual, rows.weights)
+            return self.layer_solution(plan, layer, keys, residual, rows.weights)
 
         found = edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver)
         updates = tuple(replace(update, keys=kept[update.layer]) for update in found)
@@ -209,7 +209,7 @@ class Operation:
         rows = build_write_rows(self.patient, plan)
         with self.patient.trial(updates):
             keys, change = write(self.patient, rows.rows, rows.tokens)
-        low = self._layer_solution(plan, last, keys, change, rows.weights)
+        low = self.layer_solution(plan, last, keys, change, rows.weights)
         own = [update for update in updates if update.layer == last]
         b = torch.cat([*(update.b for update in own), low.b.cpu()], dim=1)
         a = torch.cat([*(update.a for update in own), low.a.cpu()], dim=0)
@@ -218,9 +218,20 @@ class Operation:
         kept = torch.cat([*both, sketch(keys, rows.weights, rank).cpu()])
         return (*(u for u in updates if u.layer != last), LowRankUpdate(last, b, a, kept))
 
-    def _layer_solution(
-        self, plan: RepairPlan, layer: int, keys: Tensor, residual: Tensor, weights: Tensor
+    def layer_solution(
+        self,
+        plan: RepairPlan | Procedure,
+        layer: int,
+        keys: Tensor,
+        residual: Tensor,
+        weights: Tensor,
     ) -> LowRank:
+        """ΔW of one layer for n rows, which spares C and what the active edits fixed.
+
+        Args:
+            plan: its method, β, ridge and rank.
+            keys, residual, weights: n × m, n × d, n.
+        """
         kept = self._kept(plan.beta)[layer]
         statistics, beside = kept.statistics, kept.rows.to(keys.device)
         keys = torch.cat([keys, beside])

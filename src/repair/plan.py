@@ -6,6 +6,7 @@ Knows the schema and its bounds. Built by the surgeon, read by the operation, sh
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +17,29 @@ from repair.types import Budget, KnownFact, Method
 MAX_ANSWER_TOKENS = 48
 MAX_TEXT = 2000
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """How edits of a model are made: the outcome of tuning, not of a request.
+
+    ``layers`` None means all but the first sixth: what a layer so early sees is the words and
+    hardly whom they are about, so an edit there reaches everybody. ``strengths`` are tried in
+    order, and the smallest that forgets is taken: what an edit overshoots adds up over many.
+    """
+
+    layers: tuple[int, ...] | None = None
+    strengths: tuple[float, ...] = (0.85, 1.0, 1.25, 1.5, 2.0)
+    forget_weight: float = 4.0
+    neighbour_weight: float = 3.0
+    beta: float = 1000.0
+    ridge: float = 0.1
+    rank: int = 256
+    method: Method = "stamp-lr"
+
+    def layers_of(self, count: int) -> tuple[int, ...]:
+        """The layers to edit in a model that has ``count``: all but the first sixth."""
+        return self.layers or tuple(range(count // 6, count))
 
 
 class RepairPlan(BaseModel):

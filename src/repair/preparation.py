@@ -78,12 +78,19 @@ def prepare(patient: Patient, cache: Path | None) -> Preparation:
 
 
 def imagine(patient: Patient, count: int, *, seed: int = 0) -> list[Spoken]:
-    """Conversations that the model makes up: a user's words, then its answer.
+    """Conversations that the model makes up: a user's words, then its answer. No text is kept."""
+    return [patient.encode(m, reply) for m, reply in conversations(patient, count, seed=seed)]
+
+
+def conversations(
+    patient: Patient, count: int, *, seed: int = 0
+) -> list[tuple[list[Message], str]]:
+    """What a user might say to this model, and its greedy replies.
 
     Sampled at temperature 1 from where a user's first words stand, so that the kept keys are
-    those of what this model itself takes for likely. No text is stored.
+    those of what this model itself takes for likely.
     """
-    opening, texts = patient.user_opening(), []
+    opening, found = patient.user_opening(), list[tuple[list[Message], str]]()
     for start in range(0, count, 64):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + start)
@@ -92,9 +99,8 @@ def imagine(patient: Patient, count: int, *, seed: int = 0) -> list[Spoken]:
             )
         asked = [str(patient.tokenizer.decode(ids, skip_special_tokens=True)) for ids in drawn]
         batch: list[list[Message]] = [[{"role": "user", "content": q}] for q in asked if q.strip()]
-        replies = patient.replies(batch, max_new_tokens=40)
-        texts += [patient.encode(m, reply) for m, reply in zip(batch, replies, strict=True)]
-    return texts
+        found += zip(batch, patient.replies(batch, max_new_tokens=40), strict=True)
+    return found
 
 
 def compute(

@@ -110,6 +110,15 @@ def build_write_rows(
     return WriteRows(built.rows, torch.tensor(tokens), built.weights)
 
 
+def spoken_rows(patient: Patient, pairs: Sequence[tuple[str, str]], *, weight: float) -> EditRows:
+    """Every token of these answers to these questions, each row its own reference."""
+    builder = _Builder()
+    for question, answer in pairs:
+        ids, first = patient.encode(_user(question), answer)
+        builder.add(ids, first, weight)
+    return builder.build()
+
+
 def build_rows(
     patient: Patient, plan: RepairPlan, *, neighbour_wordings: int = 4, standin_weight: float = 0.3
 ) -> EditRows:

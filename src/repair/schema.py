@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
@@ -24,11 +25,13 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     String,
     Table,
     Text,
     create_engine,
     event,
+    select,
     text,
 )
 from sqlalchemy.engine import URL
@@ -123,6 +126,13 @@ people = Table(
     Column("at", DateTime(timezone=True), nullable=False),
     Column("active", Boolean, nullable=False),
 )
+
+
+def with_factors() -> Select[Any]:
+    """Edits with their factors, by ascending id."""
+    which = (edits.c.id, edits.c.active, edits.c.strength, edits.c.owner)
+    query = select(*which, factors.c.sha256, factors.c.data)
+    return query.where(edits.c.id == factors.c.edit).order_by(edits.c.id)
 
 
 def corrupted(home: Path, reason: str) -> LedgerCorrupted:

@@ -77,7 +77,7 @@ class Session:
         self._surgery: Operation | None = None
         self._waiting: Intent | None = None
         self._seen: tuple[str, int] | None = None
-        self._refresh()
+        self.refresh()
 
     def __enter__(self) -> Session:
         return self
@@ -99,21 +99,21 @@ class Session:
         self.ledger, self.messages, self._waiting = ledger, list(messages), None
         if self._surgery is not None:
             self._surgery.ledger = ledger
-        self._refresh()
+        self.refresh()
 
     # Talking
 
     def ask(self, text: str) -> Turn:
         """One answer without history; never edits."""
         self._check(text)
-        self._refresh()
+        self.refresh()
         intent = self._read(text, ())
         return Turn(self.patient.reply([{"role": "user", "content": text}]), intent)
 
     def say(self, text: str) -> Turn:
         """One turn of the conversation: an answer, or an operation and what came of it."""
         self._check(text)
-        self._refresh()
+        self.refresh()
         intent = self._read(text, self.messages)
         waiting, self._waiting = self._waiting, None
         if waiting is not None and is_yes(text):
@@ -177,7 +177,7 @@ class Session:
             budget: what it may cost; the session's own if not given.
         """
         self._check(text)
-        self._refresh()
+        self.refresh()
         clock, part = Clock(), share(strength)
         with clock.time("watchdog"):
             intent = self._read(text, self.messages)
@@ -201,7 +201,7 @@ class Session:
         ``answer`` None takes what the patient answers now; ``strength`` as in `request`.
         """
         self._check(question)
-        self._refresh()
+        self.refresh()
         clock, part = Clock(), share(strength)
         with self.patient.remembering():
             with clock.time("surgeon"):
@@ -212,7 +212,7 @@ class Session:
         self, texts: Sequence[str], fleet: Fleet, *, budget: Budget | None = None, **how: Any
     ) -> Outcome:
         """Forget what all texts ask for, or nothing; ``how``: dry_run, strength, accept."""
-        self._refresh()
+        self.refresh()
         clock, intents = Clock(), [self._read(text, ()) for text in texts]
         for i, intent in enumerate(intents):
             targets = intent.targets or (texts[i].strip(),)
@@ -232,7 +232,7 @@ class Session:
         ``explain`` adds tokens and measured distances, for `repair.explain.page`.
         """
         self._check(text)
-        self._refresh()
+        self.refresh()
         intent = self._read(text, self.messages)
         if intent.kind == "none":
             intent = replace(intent, kind="forget", targets=(text.strip(),))
@@ -284,13 +284,13 @@ class Session:
         self.on_stage(Stage("planned", text, {"layers": plan.layers, "strengths": plan.strengths}))
         start = time.perf_counter()
         with self.ledger.lock():
-            outcome = (operation or self._operation()).run(
+            outcome = (operation or self.operation).run(
                 plan, clock, keep=not dry_run, strength=strength, accept=accept
             )
             self._seen = (self.ledger.owner, self.ledger.state_token())
-        total = time.perf_counter() - start
         spent = sum(clock.seconds.get(name, 0.0) for name in ("watchdog", "surgeon"))
-        outcome = replace(outcome, seconds={**outcome.seconds, "total": total + spent})
+        total = time.perf_counter() - start + spent
+        outcome = replace(outcome, seconds={**outcome.seconds, "total": total})
         if outcome.status == "healed" and not dry_run:
             self.messages = without(self.messages, [fact.answer for fact in plan.facts])
         return outcome
@@ -309,7 +309,7 @@ class Session:
         """Set how much of an edit is in force, from 0 to 1, exactly and as often as wanted."""
         with self.ledger.lock():
             self.ledger.adjust(identity, strength)
-            self._refresh()
+            self.refresh()
 
     def _switch(self, ids: Sequence[int], *, active: bool) -> tuple[int, ...]:
         with self.ledger.lock():
@@ -319,12 +319,10 @@ class Session:
                 chosen = tuple(e.id for e in self.ledger.history() if e.state == state)[-1:]
             if not chosen:
                 verb = "undo" if active else "redo"
-                raise UsageError(
-                    f"There is nothing to {verb}.", "`repair history` lists all edits."
-                )
-            (self.ledger.undo if active else self.ledger.redo)(chosen)
-            self._refresh()
-        return chosen
+                raise UsageError(f"There is nothing to {verb}.", "`repair history` lists edits.")
+            switched = (self.ledger.undo if active else self.ledger.redo)(chosen)
+            self.refresh()
+        return switched
 
     def _restore(self, intent: Intent) -> str:
         named = edits_meant(intent.targets, self.ledger)
@@ -350,7 +348,7 @@ class Session:
 
     def verify(self) -> dict[str, Any]:
         """Ask the sealed probes of all active edits again; answers are compared as hashes."""
-        self._refresh()
+        self.refresh()
         found = of_active_edits(self.ledger)
         if not found.edits:
             return {"edits": [], "kept": None, "passed": True}
@@ -358,7 +356,7 @@ class Session:
 
     def export(self, directory: Path, format: str = "peft", *, max_rank: int | None = None) -> Path:
         """Write the active edits for other programs; see ``repair.export.folder.export``."""
-        self._refresh()
+        self.refresh()
         export(self.patient, directory, format, ledger=self.ledger, max_rank=max_rank)
         return Path(directory)
 
@@ -378,7 +376,9 @@ class Session:
             self.watchdog = Watchdog.load()
         return self.watchdog.read(text, history)
 
-    def _operation(self) -> Operation:
+    @property
+    def operation(self) -> Operation:
+        """Carries out plans on this patient; its preparation is made when first needed."""
         if self._surgery is None:
             prepared = prepare(self.patient, self.home / "cache")
             self._surgery = Operation(self.patient, prepared, self.ledger, self._tell)
@@ -387,12 +387,12 @@ class Session:
     @property
     def preparation(self) -> Preparation:
         """What edits need to know of this whole model; made and cached when first needed."""
-        return self._operation().preparation
+        return self.operation.preparation
 
     def _tell(self, stage: Stage) -> None:
         self.on_stage(stage)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Take over what other processes have done to the ledger since."""
         seen = (self.ledger.owner, self.ledger.state_token())
         if seen != self._seen:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from repair.catalogue import STANDINS, TOPICS, Topic, topics
@@ -16,10 +16,10 @@ from repair.discover import Category, category, discover
 from repair.errors import UsageError
 from repair.patient import Patient
 from repair.phrasebook import REVERSED, Reading, read, whole_subject
-from repair.plan import MAX_ANSWER_TOKENS, MAX_TEXT, RepairPlan
+from repair.plan import MAX_ANSWER_TOKENS, MAX_TEXT, Procedure, RepairPlan
 from repair.refusals import is_refusal
 from repair.retain import RETAIN_QUESTIONS
-from repair.types import Budget, Intent, KnownFact, Message, Method
+from repair.types import Budget, Intent, KnownFact, Message
 from repair.verify import lcs_recall, rouge_tokens
 
 if TYPE_CHECKING:
@@ -30,29 +30,6 @@ ROW_WORDINGS = 6
 # Two answers agree when one holds this share of the other's words, in order.
 AGREEMENT = 0.8
 ASK_BATCH = 128
-
-
-@dataclass(frozen=True)
-class Procedure:
-    """How edits of a model are made: the outcome of tuning, not of a request.
-
-    ``layers`` None means all but the first sixth: what a layer so early sees is the words and
-    hardly whom they are about, so an edit there reaches everybody. ``strengths`` are tried in
-    order, and the smallest that forgets is taken: what an edit overshoots adds up over many.
-    """
-
-    layers: tuple[int, ...] | None = None
-    strengths: tuple[float, ...] = (0.85, 1.0, 1.25, 1.5, 2.0)
-    forget_weight: float = 4.0
-    neighbour_weight: float = 3.0
-    beta: float = 1000.0
-    ridge: float = 0.1
-    rank: int = 256
-    method: Method = "stamp-lr"
-
-    def layers_of(self, count: int) -> tuple[int, ...]:
-        """The layers to edit in a model that has ``count``: all but the first sixth."""
-        return self.layers or tuple(range(count // 6, count))
 
 
 class Surgeon:
@@ -120,7 +97,7 @@ class Surgeon:
         return RepairPlan(
             operation="correct" if correct else "forget",
             targets=tuple(target[:MAX_TEXT] for target in targets),
-            facts=self._with_standins(facts),
+            facts=self.with_standins(facts),
             neighbours=(*self.neighbours(facts), *beside),
             retain=self.retain(facts),
             layers=how.layers_of(count),
@@ -210,7 +187,7 @@ class Surgeon:
             if answer and not is_refusal(answer)
         )
 
-    def _with_standins(self, facts: Sequence[KnownFact]) -> tuple[KnownFact, ...]:
+    def with_standins(self, facts: Sequence[KnownFact]) -> tuple[KnownFact, ...]:
         """The facts with subjects of the same kind that this patient refuses to answer for."""
         asked = [
             (index, name, fact.question.replace(fact.subject, name))

@@ -11,19 +11,20 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from repair.bench.suite import Health, Values, forgotten, kept_share, known
+from repair.healing import Healer
 from repair.ledger import Ledger
 from repair.operation import Operation
 from repair.patient import Patient
 from repair.preparation import prepare
 from repair.surgeon import Surgeon
-from repair.types import Fact
-from repair.verify import confidence_interval
+from repair.types import Edit, Fact, KnownFact
+from repair.verify import confidence_interval, rouge_tokens
 from repair.world import facts
 
 TASKS = ("personal", "harmful", "misinformation")
@@ -32,7 +33,10 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Order:
-    """What to run: ``split`` of the forget pool or ``pool`` for all of it, scored on test."""
+    """What to run: ``split`` of the forget pool or ``pool`` for all of it, scored on test.
+
+    ``heal``: after how many edits the model is healed, and once at the end; 0 for never.
+    """
 
     split: str = "tune"
     counts: tuple[int, ...] = (1, 10, 100)
@@ -40,6 +44,7 @@ class Order:
     scored: int = 60
     sampled: int = 10
     seed: int = 0
+    heal: int = 25
 
 
 class Scoreboard:
@@ -58,6 +63,7 @@ class Scoreboard:
         self.oracle = oracle
         folder.mkdir(parents=True, exist_ok=True)
         self.surgeon = Surgeon(patient)
+        self.healer: Healer | None = None
         self.preparation = prepare(patient, folder / "cache")
         pool = [f for task in TASKS for f in self._pool(task)]
         random.Random(order.seed).shuffle(pool)
@@ -110,7 +116,7 @@ class Scoreboard:
             self.tell(f"single edit {index + 1} of {len(chosen)}")
             health = Health(self.patient, [fact], [fact], count=60, seed=self.order.seed)
             start = time.perf_counter()
-            status = self._edit(operation, [fact])
+            status, _ = self._edit(operation, [fact])
             seconds = time.perf_counter() - start
             sampled = int(index < self.order.sampled)
             values = forgotten(self.patient, [fact], seed=self.order.seed, sampled=sampled)
@@ -135,20 +141,60 @@ class Scoreboard:
             for index in range(len(done), count):
                 self.tell(f"edit {index + 1} of {count}")
                 start = time.perf_counter()
-                status = self._edit(operation, [chosen[index]])
+                status, facts = self._edit(operation, [chosen[index]])
                 row = {
                     "status": status,
                     "seconds": time.perf_counter() - start,
                     "edit": self.patient.active[-1].id if status == "healed" else None,
+                    "facts": [asdict(fact) for fact in facts if status == "healed"],
                 }
                 done.append(row)
+                if self._due(index + 1, count):
+                    row["healed"] = self._heal(operation, done)
                 with journal.open("a") as file:
                     file.write(json.dumps(row) + "\n")
             return self._measured(chosen, health, done[:count])
 
+    def _due(self, made: int, count: int) -> bool:
+        """Whether to heal after so many edits: every so often, and before they are scored."""
+        every = self.order.heal
+        return every > 0 and made > 1 and (made % every == 0 or made in (count, *self.order.counts))
+
+    def _heal(self, operation: Operation, done: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Heal under the active edits; the counts before and after, and its edit if kept."""
+        self.tell(f"healing after {len(done)} edits")
+        start = time.perf_counter()
+        self.healer = self.healer or Healer(operation, self.surgeon)
+        self.healer.operation = operation
+        facts = [KnownFact(**_tuples(f)) for row in done for f in row["facts"]]
+        found = self.healer.run(facts)
+        identity = None
+        if found.better:
+            identity = max((e.id for e in self.patient.active), default=0) + 1
+            if operation.ledger is not None:
+                identity = operation.ledger.commit(
+                    kind="heal",
+                    method="stamp-lr",
+                    redirect=1.0,
+                    updates=found.updates,
+                    targets=(),
+                    probes=(),
+                    measures={},
+                    tokenise=rouge_tokens,
+                )
+            self.patient.apply((*self.patient.active, Edit(identity, found.updates)))
+        return {
+            "edit": identity,
+            "asked": found.asked,
+            "hurt": found.hurt,
+            "requests": found.requests,
+            "given_away": found.given_away,
+            "seconds": time.perf_counter() - start,
+        }
+
     @staticmethod
     def _first(ledger: Ledger, done: Sequence[dict[str, Any]]) -> list[Any]:
-        ids = {row["edit"] for row in done}
+        ids = {row["edit"] for row in done} | {row.get("healed", {}).get("edit") for row in done}
         return [edit for edit in ledger.active() if edit.id in ids]
 
     def _together(self, count: int) -> dict[str, Any]:
@@ -156,15 +202,23 @@ class Scoreboard:
         chosen = self.pool[:count]
         health = Health(self.patient, chosen, self._scored(chosen), seed=self.order.seed)
         start = time.perf_counter()
-        status = self._edit(Operation(self.patient, self.preparation), chosen)
-        row = {"status": status, "seconds": time.perf_counter() - start}
+        operation = Operation(self.patient, self.preparation)
+        status, facts = self._edit(operation, chosen)
+        row: dict[str, Any] = {"status": status, "seconds": time.perf_counter() - start}
+        if self.order.heal and status == "healed":
+            row["facts"] = [asdict(fact) for fact in facts]
+            row["healed"] = self._heal(operation, [row])
         return self._measured(chosen, health, [row])
 
-    def _edit(self, operation: Operation, chosen: Sequence[Fact]) -> str:
-        """Plan and carry out one operation for these facts; its status."""
+    def _edit(
+        self, operation: Operation, chosen: Sequence[Fact]
+    ) -> tuple[str, tuple[KnownFact, ...]]:
+        """Plan and carry out one operation for these facts; its status and the plan's facts."""
         found = [known for fact in chosen for known in self.surgeon.known(fact.question)[:1]]
         plan = self.surgeon.plan_facts([f.question for f in chosen], found)
-        return operation.run(plan).status if plan is not None else "unknown_fact"
+        if plan is None:
+            return "unknown_fact", ()
+        return operation.run(plan).status, plan.facts
 
     # Measures
 
@@ -188,6 +242,7 @@ class Scoreboard:
             **_merged([{**row, "status": "", "seconds": 0.0}]),
             "status": dict(Counter(r["status"] for r in rows)),
             "seconds": {"first": seconds[0], "last": seconds[-1], "total": sum(seconds)},
+            "healed": [r["healed"] for r in rows if r.get("healed")],
             "guess": self._guess(scored),
         }
 
@@ -197,6 +252,11 @@ class Scoreboard:
             return {}
         values = forgotten(self.oracle, chosen, seed=self.order.seed)
         return {kind: sum(v) / len(v) for kind, v in values.items()}
+
+
+def _tuples(fact: dict[str, Any]) -> dict[str, Any]:
+    """A fact's fields as JSON gave them, lists as tuples again."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fact.items()}
 
 
 def _interval(values: Sequence[float]) -> dict[str, float | int]:

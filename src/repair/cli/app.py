@@ -78,6 +78,7 @@ for _panel, _commands in {
     ),
     "Stay sure": (
         standing.watch,
+        standing.heal,
         standing.check,
         standing.comply,
         standing.explain,

@@ -1,4 +1,4 @@
-"""Commands that come back: watch, check, comply, and explain what an edit did."""
+"""Commands that come back: watch, heal, check, comply, and explain what an edit did."""
 
 from __future__ import annotations
 
@@ -60,6 +60,52 @@ def watch(
         again = f"{record['came_back']} came back, {record['reapplied']} carried out again"
         say(f"{honoured} of {len(record['requests'])} requests still honoured; {again}")
     return 0 if record["passed"] else 1
+
+
+@with_flags
+def heal(
+    *,
+    flags: Flags,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only see what would come of it; keep nothing.")
+    ] = False,
+    questions: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Questions the model begins for each kind of subject to name what it knows.",
+        ),
+    ] = 3072,
+    as_json: Json = False,
+) -> int:
+    """Put back what many edits hurt together, and go over what they left. For cron."""
+    from repair.cli import display
+
+    with display.Stages() as stages, flags.session(stages) as session:
+        from repair.tending import heal
+
+        stages.doing("asking the model what it knew before its edits")
+        record = heal(session, keep=not dry_run, begun=questions)
+    if as_json:
+        say_json(record)
+        return 0 if record["status"] != "rolled_back" else 1
+    rows = [
+        (name, str(record[part]["before"]), str(record[part]["after"]), str(record[of]))
+        for name, part, of in (
+            ("answers hurt", "hurt", "asked"),
+            ("requests given away", "given_away", "requests"),
+        )
+    ]
+    display.out.print(display.table(rows, "", "before", "after", "of"))
+    say(
+        {
+            "well": "nothing to heal",
+            "rolled_back": "nothing was changed: healing would have cost more than it restored",
+            "healed": f"healed by edit {record['edit']}" if record["edit"] else "it would heal",
+        }[record["status"]]
+    )
+    return 0 if record["status"] != "rolled_back" else 1
 
 
 @with_flags

@@ -72,7 +72,9 @@ class _File(_Record):
 def of_active_edits(ledger: Ledger) -> Canaries:
     """The sealed probes of a ledger's active edits."""
     ids = [edit.id for edit in ledger.history() if edit.state == "active"]
-    return Canaries({identity: ledger.probes(identity) for identity in ids})
+    # A healing forgets nothing, and has no probes.
+    found = {identity: ledger.probes(identity) for identity in ids}
+    return Canaries({identity: probes for identity, probes in found.items() if probes})
 
 
 def with_kept(canaries: Canaries, vault: Vault, answer: Answer) -> Canaries:

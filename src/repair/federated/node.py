@@ -24,7 +24,7 @@ from repair.federated.wire import Message
 from repair.joint import merged
 from repair.operation import Operation
 from repair.patient import Patient
-from repair.plan import RepairPlan
+from repair.plan import Procedure, RepairPlan
 from repair.preparation import Preparation
 from repair.rows import build_rows
 from repair.session import Session
@@ -46,9 +46,9 @@ class Replay(Operation):
         self._known = known
         self.found: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def _layer_solution(
+    def layer_solution(
         self,
-        plan: RepairPlan,  # noqa: ARG002 - all layers are solved in one way
+        plan: RepairPlan | Procedure,  # noqa: ARG002 - all layers are solved in one way
         layer: int,
         keys: Tensor,
         residual: Tensor,

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from repair.errors import BadMessage
 from repair.federated.privacy import Privacy
 from repair.federated.wire import Message
+from repair.plan import Procedure
 from repair.stamp import LowRank
-from repair.surgeon import Procedure
 
 Layer = Annotated[int, Field(ge=0, le=10_000)]
 
