@@ -72,6 +72,7 @@ def serve(
             revision=settings.revision,
             dtype=settings.dtype,
             device=settings.device,
+            quantization=settings.quantization,
         )
         service = open_service(
             patient,
