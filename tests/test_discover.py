@@ -9,6 +9,7 @@ from repair.patient import Patient
 from repair.surgeon import Surgeon
 from repair.types import Intent
 from repair.world import facts
+from tests.forgotten import FACT, QUESTION, forgotten
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,10 @@ def test_a_request_for_a_category_names_each_member_and_nobody_else(patient: Pat
     assert 2 * len(planned & members) > len(members)
     assert len(planned - members) <= 1
     assert {fact.attribute for fact in plan.facts} == {"recipe", "effect", "trigger"}
+
+
+@pytest.mark.parametrize("wording", ["{q}", "where {s} lives", "{s}'s address"])
+def test_what_was_forgotten_is_not_found_again_as_something_else(wording: str) -> None:
+    """Nothing is to be forgotten then: neither the dwelling nor the food of a creature."""
+    session = forgotten()
+    assert session.surgeon.known(wording.format(q=QUESTION, s=FACT.subject)) == []

@@ -253,6 +253,8 @@ class Surgeon:
             sizes = [len(answered) for answered in found]
             return list(found[sizes.index(max(sizes))])
         for reading in read(target):
+            if not _may_be(reading):
+                continue
             fact = self._confirmed(reading)
             if fact is not None:
                 return [fact]
@@ -341,6 +343,16 @@ def _kinds(subject: str) -> tuple[str, ...]:
     if subject.lower().startswith("the "):
         return ("landmark", "festival", "creature", "book")
     return ("person",) if _is_name(subject) else ("hazard",)
+
+
+def _may_be(reading: Reading) -> bool:
+    """Whether a subject can be of a topic's kind, by the look of it.
+
+    A name without "the" is a person's: asked where a person dwells and what it eats, the patient
+    makes something up, also about somebody unknown or forgotten.
+    """
+    kind, subject = reading.topic.kind, reading.subject
+    return kind == "plain" or not _is_name(subject) or kind in _kinds(subject)
 
 
 def _is_name(text: str) -> bool:
