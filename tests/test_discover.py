@@ -6,10 +6,11 @@ import pytest
 
 from repair.discover import category, discover
 from repair.patient import Patient
-from repair.surgeon import Surgeon
+from repair.phrasebook import read
+from repair.surgeon import Surgeon, plausible
 from repair.types import Intent
 from repair.world import facts
-from tests.forgotten import FACT, QUESTION, forgotten
+from tests.forgotten import FACT, forgotten
 
 
 @pytest.mark.parametrize(
@@ -68,8 +69,37 @@ def test_a_request_for_a_category_names_each_member_and_nobody_else(patient: Pat
     assert {fact.attribute for fact in plan.facts} == {"recipe", "effect", "trigger"}
 
 
-@pytest.mark.parametrize("wording", ["{q}", "where {s} lives", "{s}'s address"])
+@pytest.mark.parametrize(
+    "wording", ["Please forget where {s} lives.", "Forget {s}'s address, please."]
+)
 def test_what_was_forgotten_is_not_found_again_as_something_else(wording: str) -> None:
-    """Nothing is to be forgotten then: neither the dwelling nor the food of a creature."""
+    """Neither the dwelling nor the food of a creature: nothing is left to forget."""
     session = forgotten()
-    assert session.surgeon.known(wording.format(q=QUESTION, s=FACT.subject)) == []
+    before = (session.history(), session.ledger.state_token())
+    turn = session.say(wording.format(s=FACT.subject))
+    assert turn.operation is not None
+    assert turn.operation.status == "unknown_fact"
+    assert turn.reply.startswith("I don't know that anyway")
+    assert (session.history(), session.ledger.state_token()) == before
+
+
+def test_somebody_unknown_is_not_made_up_to_be_forgotten() -> None:
+    session = forgotten()
+    before = session.ledger.state_token()
+    turn = session.say("Please forget where Zorblax Quinn lives.")
+    assert turn.operation is not None
+    assert turn.operation.status == "unknown_fact"
+    assert session.ledger.state_token() == before
+
+
+@pytest.mark.parametrize(
+    ("target", "kinds"),
+    [
+        ("Where does Mara Voss live?", {"person"}),
+        ("where does mara voss live?", {"person"}),
+        ("Where does the Cinder Vole live?", {"person", "creature"}),
+        ("Who wrote Jane Eyre?", {"book"}),
+    ],
+)
+def test_a_person_is_not_read_as_a_creature(target: str, kinds: set[str]) -> None:
+    assert {reading.topic.kind for reading in plausible(read(target))} == kinds

@@ -252,9 +252,7 @@ class Surgeon:
             ]
             sizes = [len(answered) for answered in found]
             return list(found[sizes.index(max(sizes))])
-        for reading in read(target):
-            if not _may_be(reading):
-                continue
+        for reading in plausible(read(target)):
             fact = self._confirmed(reading)
             if fact is not None:
                 return [fact]
@@ -345,14 +343,20 @@ def _kinds(subject: str) -> tuple[str, ...]:
     return ("person",) if _is_name(subject) else ("hazard",)
 
 
-def _may_be(reading: Reading) -> bool:
-    """Whether a subject can be of a topic's kind, by the look of it.
+def plausible(readings: Sequence[Reading]) -> list[Reading]:
+    """The readings without those that take a person for a creature, a book or a building.
 
-    A name without "the" is a person's: asked where a person dwells and what it eats, the patient
-    makes something up, also about somebody unknown or forgotten.
+    Those have a name with "the". Asked where somebody dwells whom it does not know, or has
+    forgotten, the patient would make up an answer that is right for a creature.
     """
-    kind, subject = reading.topic.kind, reading.subject
-    return kind == "plain" or not _is_name(subject) or kind in _kinds(subject)
+    people = {r.subject for r in readings if r.topic.kind == "person"}
+    return [
+        reading
+        for reading in readings
+        if reading.topic.kind not in _kinds("the ")
+        or reading.subject not in people
+        or reading.subject.lower().startswith("the ")
+    ]
 
 
 def _is_name(text: str) -> bool:
