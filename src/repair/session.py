@@ -215,14 +215,15 @@ class Session:
         self._refresh()
         clock, intents = Clock(), [self._read(text, ()) for text in texts]
         for i, intent in enumerate(intents):
-            targets = intent.targets or (texts[i].strip(),)
-            intents[i] = replace(intent, kind="forget", targets=targets)
+            intents[i] = replace(intent, kind="forget", targets=intent.targets or (texts[i],))
             # A list was put together by somebody: only what is refused stops it.
             self.policy.request(texts[i], intents[i]).question(accepted=True)
         with self.patient.remembering():
             with clock.time("surgeon"):
                 plans = fleet.plans(intents)
             plan = merged(plans).within(budget) if plans else None
+            if plan is not None:
+                self.policy.plan(plan).question(accepted=True)
             joint = JointOperation(self.patient, self.preparation, fleet, self.ledger, self._tell)
             return self.carry_out(plan, texts, clock, operation=joint, **how)
 
