@@ -12,23 +12,22 @@ import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from repair.adapter import save_peft
 from repair.errors import EnvironmentProblem, RepairError
+from repair.export.canaries import Canaries, check, of_active_edits, with_kept
 from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.plan import MAX_ANSWER_TOKENS
-from repair.retain import RETAIN_QUESTIONS
 from repair.server.engine import Piece, Question
 from repair.server.replica import Replica
-from repair.verify import rouge_l_recall
+from repair.types import SealedProbe
 
 # What the local patient answers under the same edits, and nobody's secret.
 Local = Callable[[Ledger, Sequence[str]], list[str]]
-# Mean agreement of the replica's answers with those here; rounding may flip a word.
-AGREES = 0.9
 _GENERAL = 8
 _MOST_PROBES = 24
 _THREADS = 64
@@ -159,29 +158,38 @@ class RemoteEngine:
 
     def _push(self, view: Ledger, name: str) -> None:
         """Load on every replica and ask the canaries there; on a failure on none."""
-        questions = list(RETAIN_QUESTIONS[:_GENERAL])
-        for edit in reversed(view.history()):
-            if edit.state == "active" and len(questions) < _GENERAL + _MOST_PROBES:
-                questions += [probe.question for probe in view.probes(edit.id)]
-        wanted = self._local(view, questions)
+        canaries = self._canaries(view)
         loaded: list[Replica] = []
         try:
             for replica in self._replicas:
                 if name not in replica.models():
                     replica.load(name, self._folder / name)
                 loaded.append(replica)
-                said = replica.answers(name, questions, MAX_ANSWER_TOKENS)
-                agree = sum(map(rouge_l_recall, wanted, said)) / len(wanted)
-                if agree < AGREES:
+                answer = partial(replica.answers, name, most=MAX_ANSWER_TOKENS)
+                if not check(canaries, view.vault, answer)["passed"]:
                     raise EnvironmentProblem(
                         f"The engine at {replica.root} loaded adapter {name} and answers "
-                        f"otherwise than here (agreement {agree:.2f}).",
+                        "otherwise than here.",
                         "It may serve another base model, or limit the adapter's rank.",
                     )
         except RepairError:
             for replica in loaded:
                 replica.unload(name)
             raise
+
+    def _canaries(self, view: Ledger) -> Canaries:
+        """What holds here under a view's edits, of the latest first, and must hold elsewhere."""
+        edits: dict[int, tuple[SealedProbe, ...]] = {}
+        for identity, probes in reversed(list(of_active_edits(view).edits.items())):
+            if sum(map(len, edits.values())) < _MOST_PROBES:
+                edits[identity] = probes
+        local = partial(self._local, view)
+        found = with_kept(Canaries(edits), view.vault, local, _GENERAL)
+        # An edit in force in part may still give its fact away; then it does so elsewhere too.
+        rows = check(found, view.vault, local)["edits"]
+        weak = [p.question for row in rows if not row["passed"] for p in edits[row["edit"]]]
+        gone = {row["edit"]: edits[row["edit"]] for row in rows if row["passed"]}
+        return Canaries(gone, (*found.kept, *zip(weak, local(weak), strict=True)))
 
     def _retire(self, name: str) -> None:
         """Unload what answers no new question; one version later, so that answers can end."""
