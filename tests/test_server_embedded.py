@@ -82,6 +82,21 @@ def test_the_llm_command_talks_to_it(url: str, tmp_path: Path) -> None:
     assert OTHER.answer in done.stdout
 
 
+def see_the_plan(page: Any, card: Any, faults: list[str]) -> None:
+    """The card's link opens the surgeon's plan: made as if the edit were not there."""
+    with page.context.expect_page() as opened:
+        card.get_by_role("link", name="The surgeon's plan").press("Enter")
+    plan = opened.value
+    plan.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    plan.reload(timeout=180_000)
+    assert plan.get_by_role("heading", level=1).inner_text().startswith("Forget:")
+    assert FACT.answer in plan.inner_text("main")
+    assert plan.evaluate("document.documentElement.scrollWidth") <= 360
+    # The content policy lets the page have its own styles.
+    assert plan.locator(".bars s").first.evaluate("e => e.offsetWidth") > 0
+    plan.close()
+
+
 def test_a_person_forgets_something_in_a_browser(url: str, sdk: Any) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as play:
@@ -115,6 +130,7 @@ def test_a_person_forgets_something_in_a_browser(url: str, sdk: Any) -> None:
         assert FACT.answer not in page.locator(".turn.its").last.inner_text()
         card.locator("summary").press("Enter")
         card.get_by_text("Recall of the question itself").wait_for()
+        see_the_plan(page, card, faults)
         with page.expect_download() as download:
             card.get_by_role("button", name="Receipt").click()
         assert FACT.answer not in download.value.path().read_text()

@@ -213,7 +213,8 @@ class Session:
     ) -> Outcome:
         """Forget what all texts ask for, or nothing; ``how``: dry_run, strength, accept."""
         self._refresh()
-        clock, intents = Clock(), [self._read(text, ()) for text in texts]
+        clock, texts = Clock(), [text.strip() for text in texts]
+        intents = [self._read(text, ()) for text in texts]
         for i, intent in enumerate(intents):
             intents[i] = replace(intent, kind="forget", targets=intent.targets or (texts[i],))
             # A list was put together by somebody: only what is refused stops it.
@@ -320,9 +321,7 @@ class Session:
                 chosen = tuple(e.id for e in self.ledger.history() if e.state == state)[-1:]
             if not chosen:
                 verb = "undo" if active else "redo"
-                raise UsageError(
-                    f"There is nothing to {verb}.", "`repair history` lists all edits."
-                )
+                raise UsageError(f"There is nothing to {verb}.", "`repair history` lists edits.")
             (self.ledger.undo if active else self.ledger.redo)(chosen)
             self._refresh()
         return chosen
