@@ -6,13 +6,16 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from repair.errors import EnvironmentProblem
+from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.server.engine import Answer, Question
 from repair.server.remote import RemoteEngine
@@ -184,6 +187,27 @@ def test_an_operation_is_told_in_stages_as_text_and_as_data(sdk: Any, edit: int)
     assert "already" in service_says
 
 
+def undone_under_an_answer(
+    ledger: Ledger, edit: int, engine: RemoteEngine, served: Served, question: Question
+) -> Answer:
+    """What was being answered when the edit was undone; its adapter is let go of only then."""
+    served.arrived.clear()
+    with ThreadPoolExecutor(1) as pool:
+        with served.lock:
+            late = pool.submit(asyncio.run, Answer().collect(engine.answer(question)))
+            assert served.arrived.wait(60)
+            ledger.undo([edit])
+            engine.follow()
+            assert engine.versions() == []
+            assert len(served.names) == 1
+        found: Answer = late.result()
+    end = time.monotonic() + 60
+    while served.names and time.monotonic() < end:
+        time.sleep(0.01)
+    assert served.names == []
+    return found
+
+
 def test_other_servers_get_each_version_as_an_adapter(
     service: Service, edit: int, tmp_path: Path
 ) -> None:
@@ -206,10 +230,10 @@ def test_other_servers_get_each_version_as_an_adapter(
         assert (first.last.version, first.last.completion_tokens) == (version, 7)
         other = Question([{"role": "user", "content": OTHER.question}], max_tokens=32)
         assert OTHER.answer in asyncio.run(Answer().collect(engine.answer(other))).text
-        service.ledger.undo([edit])
+        late = undone_under_an_answer(service.ledger, edit, engine, served, question)
+        assert FACT.answer not in late.text
         again = asyncio.run(Answer().collect(engine.answer(question)))
         assert FACT.answer in again.text
-        assert engine.versions() == []
         service.ledger.redo([edit])
         served.deaf = True
         with pytest.raises(EnvironmentProblem, match="answers otherwise"):
