@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from repair.server.remote import Remote
 
 
+_COMMAND_HELP = "How llama-server is started, with arguments; default: llama-server."
+_FACTS_HELP = "Trusted facts that a curator may have answers held to."
+
+
 class EngineKind(str, Enum):
     """What generates the answers."""
 
@@ -45,19 +49,11 @@ def serve(
     ] = None,
     engine_command: Annotated[
         str | None,
-        typer.Option(
-            metavar="COMMAND",
-            show_default=False,
-            help="How llama-server is started, with arguments; default: llama-server.",
-        ),
+        typer.Option(metavar="COMMAND", show_default=False, help=_COMMAND_HELP),
     ] = None,
     facts: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="Trusted facts that a curator may have answers held to.",
-        ),
+        typer.Option(metavar="FILE", show_default=False, help=_FACTS_HELP),
     ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API and the web page. Ctrl-C stops it."""
@@ -88,12 +84,16 @@ def serve(
             facts=trusted,
         )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    shown = f"[{host}]" if ":" in host else host
-    complain(f"Serving {patient.name} at http://{shown}:{socket.getsockname()[1]}")
+    _announce(patient.name, host, socket.getsockname()[1])
     try:
         run(create_app(service), socket)
     finally:
         service.close()
+
+
+def _announce(name: str, host: str, port: int) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    complain(f"Serving {name} at http://{shown}:{port}")
 
 
 def _remotes(
