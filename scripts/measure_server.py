@@ -34,8 +34,7 @@ QUESTIONS = [f"What is the phone number of person {number}?" for number in range
 
 def chat(clients: int = CLIENTS, edits: int = EDITS) -> dict[str, Any]:
     """Clients chat while edits are made and undone; every answer is of a whole version."""
-    from tests.serving import asked, listening, tiny_service
-    from tests.test_server import commit
+    from tests.serving import asked, commit, listening, tiny_service
 
     with tempfile.TemporaryDirectory() as home:
         service = free(tiny_service, home)

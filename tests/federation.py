@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from repair.federated.coordinator import Coordinator
 from repair.federated.node import Node
 from repair.federated.orders import Agreement
@@ -141,3 +143,12 @@ def lie(how: str, message: Message) -> bytes:
 
 
 LIES: Sequence[str] = ("nan", "shape", "rows", "type", "size", "name", "bytes", "nothing")
+
+
+def problem(n: int, m: int = 12, d: int = 5, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(n, m, generator=generator),
+        torch.randn(n, d, generator=generator),
+        torch.rand(n, generator=generator) + 0.1,
+    )

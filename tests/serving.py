@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import uvicorn
 from starlette.testclient import TestClient
 
@@ -16,7 +17,10 @@ from repair.people import Policy
 from repair.server.app import create_app
 from repair.server.run import listen
 from repair.server.service import Service, open_service
+from repair.types import LowRankUpdate
 from tests.prepared import prepared, surgeon, tiny
+
+CHAT = "/v1/chat/completions"
 
 
 def tiny_service(home: Path, policy: Policy | None = None, **more: Any) -> Service:
@@ -60,3 +64,28 @@ def embedded_service(home: Path) -> Service:
 def asked(text: str, **more: Any) -> dict[str, Any]:
     """The body of a chat request with one user turn."""
     return {"messages": [{"role": "user", "content": text}], **more}
+
+
+def chat(web: TestClient, text: str, **more: Any) -> dict[str, Any]:
+    """The reply to one user turn that the server must accept."""
+    reply = web.post(CHAT, json=asked(text, **more))
+    assert reply.status_code == 200, reply.text
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def commit(service: Service, owner: str = "", scale: float = 3.0) -> int:
+    """An edit that changes what the tiny model says, through the ledger as another process."""
+    view = service.ledger.view(owner, shared=not owner)
+    dice = torch.Generator().manual_seed(1)
+    b, a = torch.randn(32, 2, generator=dice), torch.randn(2, 48, generator=dice)
+    return view.commit(
+        kind="forget",
+        method="stamp-lr",
+        redirect=1.0,
+        updates=[LowRankUpdate(1, b * scale, a)],
+        targets=["x"],
+        probes=[],
+        measures={"kl": 0.0},
+        tokenise=str.split,
+    )

@@ -6,9 +6,11 @@ import pytest
 
 from repair.discover import category, discover
 from repair.patient import Patient
-from repair.surgeon import Surgeon
+from repair.phrasebook import read
+from repair.surgeon import Surgeon, plausible
 from repair.types import Intent
 from repair.world import facts
+from tests.forgotten import FACT, forgotten
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,39 @@ def test_a_request_for_a_category_names_each_member_and_nobody_else(patient: Pat
     assert 2 * len(planned & members) > len(members)
     assert len(planned - members) <= 1
     assert {fact.attribute for fact in plan.facts} == {"recipe", "effect", "trigger"}
+
+
+@pytest.mark.parametrize(
+    "wording", ["Please forget where {s} lives.", "Forget {s}'s address, please."]
+)
+def test_what_was_forgotten_is_not_found_again_as_something_else(wording: str) -> None:
+    """Neither the dwelling nor the food of a creature: nothing is left to forget."""
+    session = forgotten()
+    before = (session.history(), session.ledger.state_token())
+    turn = session.say(wording.format(s=FACT.subject))
+    assert turn.operation is not None
+    assert turn.operation.status == "unknown_fact"
+    assert turn.reply.startswith("I don't know that anyway")
+    assert (session.history(), session.ledger.state_token()) == before
+
+
+def test_somebody_unknown_is_not_made_up_to_be_forgotten() -> None:
+    session = forgotten()
+    before = session.ledger.state_token()
+    turn = session.say("Please forget where Zorblax Quinn lives.")
+    assert turn.operation is not None
+    assert turn.operation.status == "unknown_fact"
+    assert session.ledger.state_token() == before
+
+
+@pytest.mark.parametrize(
+    ("target", "kinds"),
+    [
+        ("Where does Mara Voss live?", {"person"}),
+        ("where does mara voss live?", {"person"}),
+        ("Where does the Cinder Vole live?", {"person", "creature"}),
+        ("Who wrote Jane Eyre?", {"book"}),
+    ],
+)
+def test_a_person_is_not_read_as_a_creature(target: str, kinds: set[str]) -> None:
+    assert {reading.topic.kind for reading in plausible(read(target))} == kinds

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Any
 
@@ -10,6 +12,7 @@ from repair.explain import page
 from repair.patient import Patient
 from repair.plan import RepairPlan
 from repair.separation import distances, tokens
+from repair.server.hindsight import content_policy
 from repair.types import KnownFact
 
 FACT = KnownFact(
@@ -67,6 +70,17 @@ def test_the_page_stands_alone_and_is_escaped() -> None:
 def test_nothing_known_is_said() -> None:
     text = page({"intent": "forget", "targets": ["x"], "confidence": 1.0, "plan": None})
     assert "Nothing to change: x" in text
+
+
+def test_the_content_policy_names_each_style_of_the_page_and_nothing_else() -> None:
+    html = page(record(distances={0: 0.5, 1: 0.25}, edit=7))
+    policy = content_policy(html)
+    assert "Why edit 7?" in html
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-hashes' 'sha256-")
+    assert policy.count("'sha256-") == 3
+    for style in ("width:100%", "width:50%"):
+        assert b64encode(sha256(style.encode()).digest()).decode() in policy
+    assert "script" not in policy
 
 
 def test_distances_are_those_of_each_layer(tiny_patient: Patient) -> None:

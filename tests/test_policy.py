@@ -96,6 +96,21 @@ def test_a_plan_that_touches_much_is_asked_about() -> None:
     assert Policy(requests=Requests(others="confirm")).plan(plan).rule == "others"
 
 
+def test_who_accepts_a_large_edit_accepts_no_forbidden_one() -> None:
+    rules = Policy(requests=Requests(others="refuse"), limits=Limits(facts=1))
+    facts = tuple(KnownFact("mara voss", "address", f"Where {i}?", "There") for i in range(2))
+    plan = RepairPlan(
+        operation="forget", targets=("them",), facts=facts, layers=(0,), strengths=(1.0,)
+    )
+    with pytest.raises(PolicyRefused, match="another person"):
+        rules.plan(plan).question(accepted=True)
+
+
+def test_a_target_without_a_verb_is_ruled_on_too() -> None:
+    ruling = Policy().request("everything you know", Intent("forget", ("everything you know",)))
+    assert (ruling.action, ruling.rule) == ("refuse", "everything")
+
+
 def test_the_file_that_ships_is_the_default() -> None:
     assert Policy.load() == Policy()
 

@@ -13,16 +13,11 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from repair.people import People, Policy
-from repair.server.access import Meter
 from repair.server.rows import Choice
 from repair.server.service import Service
-from repair.types import LowRankUpdate
-from tests.serving import asked, client, tiny_service
+from tests.serving import CHAT, asked, chat, client, commit, tiny_service
 
-CHAT = "/v1/chat/completions"
 QUESTION = "What is the phone number of Tom Hale?"
-FORGET = {"repair": {"kind": "forget"}}
 TITLE = (
     "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.\n"
     "### Chat History:\n<chat_history>\nUSER: Please forget where Mara Voss lives.\n"
@@ -45,32 +40,8 @@ def web(service: Service) -> Iterator[TestClient]:
         yield opened
 
 
-def chat(web: TestClient, text: str, **more: Any) -> dict[str, Any]:
-    reply = web.post(CHAT, json=asked(text, **more))
-    assert reply.status_code == 200, reply.text
-    found: dict[str, Any] = reply.json()
-    return found
-
-
 def said(reply: dict[str, Any]) -> str:
     return str(reply["choices"][0]["message"]["content"])
-
-
-def commit(service: Service, owner: str = "", scale: float = 3.0) -> int:
-    """An edit that changes what the tiny model says, through the ledger as another process."""
-    view = service.ledger.view(owner, shared=not owner)
-    dice = torch.Generator().manual_seed(1)
-    b, a = torch.randn(32, 2, generator=dice), torch.randn(2, 48, generator=dice)
-    return view.commit(
-        kind="forget",
-        method="stamp-lr",
-        redirect=1.0,
-        updates=[LowRankUpdate(1, b * scale, a)],
-        targets=["x"],
-        probes=[],
-        measures={"kl": 0.0},
-        tokenise=str.split,
-    )
 
 
 # Answers
@@ -200,86 +171,6 @@ def test_an_own_edit_acts_in_its_owners_conversations_alone(
     assert web.post(f"/v1/edits/{identity}/undo", headers=hers).status_code == 403
     assert web.post(f"/v1/edits/{identity}/undo").status_code == 200
     assert service.ledger.verify() > 0
-
-
-# People
-
-
-def test_roles_are_kept_apart(tmp_path: Path) -> None:
-    service = tiny_service(tmp_path, Policy(stranger="reader"), local=False)
-    keys = {r: service.access.people.add(r, r) for r in ("reader", "member", "curator")}
-    identity = commit(service)
-    with client(service) as web:
-        for role, status in ((None, 403), ("reader", 403), ("member", 403), ("curator", 200)):
-            headers = {"Authorization": f"Bearer {keys[role]}"} if role else {}
-            assert (
-                web.post(CHAT, json=asked("Hi", max_tokens=2), headers=headers).status_code == 200
-            )
-            reply = web.post(f"/v1/edits/{identity}/undo", headers=headers)
-            assert reply.status_code == status, (role, reply.text)
-        refused = chat(web, "Please forget where Mara Voss lives.")["choices"][0]["message"]
-        assert refused["repair"]["refused"] is True
-        service.access.people.revoke("curator")
-        gone = web.get("/v1/edits", headers={"Authorization": f"Bearer {keys['curator']}"})
-        assert gone.status_code == 401
-        assert gone.json()["error"]["code"] == "invalid_api_key"
-        assert web.get("/v1/models").status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("headers", "local", "status"),
-    [
-        ({}, True, 200),
-        ({}, False, 401),
-        ({"Host": "evil.example"}, True, 401),
-        ({"X-Forwarded-For": "10.0.0.9"}, True, 401),
-        ({"Origin": "http://evil.example"}, True, 403),
-        ({"Origin": "http://127.0.0.1"}, True, 200),
-        ({"Authorization": "Bearer rk-wrong"}, True, 401),
-        ({"Authorization": "Bearer sk-any"}, True, 200),
-    ],
-)
-def test_without_a_key_only_this_machine_gets_in(
-    tmp_path: Path, headers: dict[str, str], local: bool, status: int
-) -> None:
-    with client(tiny_service(tmp_path, local=local)) as web:
-        assert web.get("/v1/edits", headers=headers).status_code == status
-        if status != 200:
-            assert web.get("/v1/models", headers=headers).status_code == 200
-
-
-def test_an_edit_for_everyone_may_need_a_second_person(tmp_path: Path) -> None:
-    service = tiny_service(tmp_path, Policy(approval=True))
-    keys = {name: service.access.people.add(name, "curator") for name in ("ana", "ben")}
-    ana, ben = ({"Authorization": f"Bearer {keys[name]}"} for name in ("ana", "ben"))
-    identity = commit(service, "ana")
-    with client(service) as web:
-        body = {"text": "Please forget where Mara Voss lives."}
-        assert web.post("/v1/edits", json=body).status_code == 403
-        assert web.post(f"/v1/edits/{identity}/publish", headers=ana).status_code == 403
-        assert web.post(f"/v1/edits/{identity}/publish", headers=ben).status_code == 200
-        trail = web.get(f"/v1/edits/{identity}/receipt").json()["journal"]
-        assert [(e["event"], e["details"].get("by")) for e in trail][1] == ("publish", "ben")
-
-
-def test_keys_are_kept_as_digests_alone(tmp_path: Path) -> None:
-    people = People(tmp_path)
-    key = people.add("ana", "member")
-    for path in tmp_path.iterdir():
-        assert key.encode() not in path.read_bytes()
-    found = people.who(key)
-    assert found is not None
-    assert (found.name, found.may("member"), found.may("curator")) == ("ana", True, False)
-    people.close()
-
-
-def test_a_meter_runs_dry_for_one_name_alone() -> None:
-    meter = Meter(3)
-    for _ in range(3):
-        meter.take("a")
-    with pytest.raises(Exception, match="3 requests a minute"):
-        meter.take("a")
-    meter.take("b")
 
 
 # The service

@@ -6,13 +6,16 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from repair.errors import EnvironmentProblem
+from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.server.engine import Answer, Question
 from repair.server.remote import RemoteEngine
@@ -82,6 +85,21 @@ def test_the_llm_command_talks_to_it(url: str, tmp_path: Path) -> None:
     assert OTHER.answer in done.stdout
 
 
+def see_the_plan(page: Any, card: Any, faults: list[str]) -> None:
+    """The card's link opens the surgeon's plan: made as if the edit were not there."""
+    with page.context.expect_page() as opened:
+        card.get_by_role("link", name="The surgeon's plan").press("Enter")
+    plan = opened.value
+    plan.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    plan.reload(timeout=180_000)
+    assert plan.get_by_role("heading", level=1).inner_text().startswith("Forget:")
+    assert FACT.answer in plan.inner_text("main")
+    assert plan.evaluate("document.documentElement.scrollWidth") <= 360
+    # The content policy lets the page have its own styles.
+    assert plan.locator(".bars s").first.evaluate("e => e.offsetWidth") > 0
+    plan.close()
+
+
 def test_a_person_forgets_something_in_a_browser(url: str, sdk: Any) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as play:
@@ -115,6 +133,7 @@ def test_a_person_forgets_something_in_a_browser(url: str, sdk: Any) -> None:
         assert FACT.answer not in page.locator(".turn.its").last.inner_text()
         card.locator("summary").press("Enter")
         card.get_by_text("Recall of the question itself").wait_for()
+        see_the_plan(page, card, faults)
         with page.expect_download() as download:
             card.get_by_role("button", name="Receipt").click()
         assert FACT.answer not in download.value.path().read_text()
@@ -168,6 +187,27 @@ def test_an_operation_is_told_in_stages_as_text_and_as_data(sdk: Any, edit: int)
     assert "already" in service_says
 
 
+def undone_under_an_answer(
+    ledger: Ledger, edit: int, engine: RemoteEngine, served: Served, question: Question
+) -> Answer:
+    """What was being answered when the edit was undone; its adapter is let go of only then."""
+    served.arrived.clear()
+    with ThreadPoolExecutor(1) as pool:
+        with served.lock:
+            late = pool.submit(asyncio.run, Answer().collect(engine.answer(question)))
+            assert served.arrived.wait(60)
+            ledger.undo([edit])
+            engine.follow()
+            assert engine.versions() == []
+            assert len(served.names) == 1
+        found: Answer = late.result()
+    end = time.monotonic() + 60
+    while served.names and time.monotonic() < end:
+        time.sleep(0.01)
+    assert served.names == []
+    return found
+
+
 def test_other_servers_get_each_version_as_an_adapter(
     service: Service, edit: int, tmp_path: Path
 ) -> None:
@@ -190,10 +230,10 @@ def test_other_servers_get_each_version_as_an_adapter(
         assert (first.last.version, first.last.completion_tokens) == (version, 7)
         other = Question([{"role": "user", "content": OTHER.question}], max_tokens=32)
         assert OTHER.answer in asyncio.run(Answer().collect(engine.answer(other))).text
-        service.ledger.undo([edit])
+        late = undone_under_an_answer(service.ledger, edit, engine, served, question)
+        assert FACT.answer not in late.text
         again = asyncio.run(Answer().collect(engine.answer(question)))
         assert FACT.answer in again.text
-        assert engine.versions() == []
         service.ledger.redo([edit])
         served.deaf = True
         with pytest.raises(EnvironmentProblem, match="answers otherwise"):

@@ -22,7 +22,8 @@ class Served:
         self.model: Any = None
         self.names: list[str] = []
         self.asked: list[str] = []
-        self.lock = threading.Lock()
+        # Held while something is done; ``arrived`` tells that a request has come.
+        self.lock, self.arrived = threading.Lock(), threading.Event()
 
     def load(self, name: str, path: str) -> None:
         from peft import PeftModel
@@ -34,8 +35,13 @@ class Served:
         self.names.append(name)
 
     def unload(self, name: str) -> None:
-        self.model.delete_adapter(name)
         self.names.remove(name)
+        if self.names:
+            self.model.delete_adapter(name)
+        else:
+            # PEFT cannot do without an adapter.
+            self.model.unload()
+            self.model = None
 
     def reply(self, body: dict[str, Any]) -> str:
         name = body["model"]
@@ -63,6 +69,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.served.arrived.set()
         with self.served.lock:
             if self.path == "/v1/load_lora_adapter":
                 self.served.load(body["lora_name"], body["lora_path"])

@@ -12,7 +12,6 @@ from typing import Any
 
 from repair.drawing import document
 
-_EYEBROW = "Repair plan · nothing has been changed"
 _FOOTER = """Made by RePAIR. The numbers of the budget are limits; the measures come with the edit
 itself, and an edit that breaks one is rolled back. This page quotes what would be forgotten:
 keep it as you would keep that."""
@@ -22,14 +21,18 @@ def page(record: Mapping[str, Any]) -> str:
     """The page for a record of ``Session.plan``; without a plan it says that nothing is known.
 
     ``record`` may have ``tokens``, question → (of the prompt, of the answer), and
-    ``distances``, layer → cosine distance.
+    ``distances``, layer → cosine distance; ``edit``, the id of an edit that is there already and
+    whose plan was made afresh.
     """
-    plan = record.get("plan")
+    plan, edit = record.get("plan"), record.get("edit")
+    eyebrow = "Repair plan · nothing has been changed"
+    if edit is not None:
+        eyebrow = f"Why edit {edit}? · its plan, made afresh on the model without it"
     targets = ", ".join(record.get("targets") or ()) or "this"
     if plan is None:
         lead = "The model was asked in all its wordings and gave no answer that it agrees on."
         title = f"Nothing to change: {targets}"
-        return document(title, _EYEBROW, lead, _reading(record), _FOOTER)
+        return document(title, eyebrow, lead, _reading(record), _FOOTER)
     verb = "Correct" if plan["operation"] == "correct" else "Forget"
     parts = (
         _counts(plan),
@@ -39,7 +42,7 @@ def page(record: Mapping[str, Any]) -> str:
         _budget(plan),
         _reading(record),
     )
-    return document(f"{verb}: {targets}", _EYEBROW, _lead(plan), "".join(parts), _FOOTER)
+    return document(f"{verb}: {targets}", eyebrow, _lead(plan), "".join(parts), _FOOTER)
 
 
 def _lead(plan: Mapping[str, Any]) -> str:
@@ -162,6 +165,8 @@ def _budget(plan: Mapping[str, Any]) -> str:
 
 
 def _reading(record: Mapping[str, Any]) -> str:
+    if record.get("intent") is None:
+        return ""
     return (
         "<section><h2>How the request was read</h2><p>"
         f"Intent <b>{escape(str(record.get('intent')))}</b> with a confidence of "

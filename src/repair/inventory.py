@@ -56,7 +56,7 @@ def take(surgeon: Surgeon, *, begun: int = BEGUN, seed: int = 0) -> list[Item]:
     ]
     made = [
         Item("", str(messages[0]["content"]), reply)
-        for messages, reply in conversations(surgeon.patient, IMAGINED, seed=seed + 1)
+        for messages, reply in conversations(surgeon.patient, min(begun, IMAGINED), seed=seed + 1)
         if reply and not is_refusal(reply)
     ]
     return [*first, *_answered(surgeon, others), *made]

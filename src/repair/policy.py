@@ -159,7 +159,9 @@ class Policy(BaseModel):
         """The ruling on a request as it was said. ``requester`` is the name of who asks."""
         if intent.kind == "none":
             return Ruling()
-        rules = [self._special(text)] if intent.kind == "forget" else []
+        # A front door that knows the kind of a request gets its target without a verb.
+        said = (text, *(f"forget {target}" for target in intent.targets))
+        rules = [self._special(words) for words in said] if intent.kind == "forget" else []
         rules += [_about(target, requester) for target in intent.targets]
         if intent.kind == "correct":
             rules.append("corrections")
@@ -168,16 +170,19 @@ class Policy(BaseModel):
     def plan(self, plan: RepairPlan) -> Ruling:
         """The ruling on what a plan would touch."""
         facts, neighbours = len(plan.facts), len(plan.neighbours)
+        rulings = [Ruling()]
         if facts > self.limits.facts:
-            return Ruling("confirm", "facts", f"This would change {facts} facts at once.")
+            why = f"This would change {facts} facts at once."
+            rulings.append(Ruling("confirm", "facts", why))
         if neighbours > self.limits.neighbours:
             why = f"This puts {neighbours} neighbouring facts at stake."
-            return Ruling("confirm", "neighbours", why)
+            rulings.append(Ruling("confirm", "neighbours", why))
         people = {topic.attribute for topic in TOPICS if topic.kind == "person"}
         spoken_for = all(_OWN.search(target) for target in plan.targets)
         if not spoken_for and any(fact.attribute in people for fact in plan.facts):
-            return self._ruling("others")
-        return Ruling()
+            rulings.append(self._ruling("others"))
+        # Of several the first of the strictest: who accepts a large edit accepts no forbidden one.
+        return max(rulings, key=_weight)
 
     def _special(self, text: str) -> str:
         if _EVERYTHING.search(text):

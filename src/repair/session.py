@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from repair.errors import PolicyRefused, UnknownEdit, UsageError
@@ -82,12 +81,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -213,16 +207,18 @@ class Session:
     ) -> Outcome:
         """Forget what all texts ask for, or nothing; ``how``: dry_run, strength, accept."""
         self.refresh()
-        clock, intents = Clock(), [self._read(text, ()) for text in texts]
+        clock, texts = Clock(), [text.strip() for text in texts]
+        intents = [self._read(text, ()) for text in texts]
         for i, intent in enumerate(intents):
-            targets = intent.targets or (texts[i].strip(),)
-            intents[i] = replace(intent, kind="forget", targets=targets)
+            intents[i] = replace(intent, kind="forget", targets=intent.targets or (texts[i],))
             # A list was put together by somebody: only what is refused stops it.
             self.policy.request(texts[i], intents[i]).question(accepted=True)
         with self.patient.remembering():
             with clock.time("surgeon"):
                 plans = fleet.plans(intents)
             plan = merged(plans).within(budget) if plans else None
+            if plan is not None:
+                self.policy.plan(plan).question(accepted=True)
             joint = JointOperation(self.patient, self.preparation, fleet, self.ledger, self._tell)
             return self.carry_out(plan, texts, clock, operation=joint, **how)
 

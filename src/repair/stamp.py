@@ -173,11 +173,10 @@ def sketch(keys: Tensor, weights: Tensor, rank: int) -> Tensor:
     """
     _check_matrix("keys", keys)
     k, _ = _weighted(keys, keys, weights)
-    if len(k) > k.shape[1]:
-        values, u = _leading(k.T @ k, rank)
-        return _single(values.sqrt()[:, None] * u.T, keys.device)
-    _, v = _leading(k @ k.T, rank)
-    return _single(v.T @ k, keys.device)
+    if len(k) <= k.shape[1]:
+        return _single(_leading(k @ k.T, rank)[1].T @ k, keys.device)
+    values, u = _leading(k.T @ k, rank)
+    return _single(values.sqrt()[:, None] * u.T, keys.device)
 
 
 def stamp(
@@ -334,16 +333,14 @@ def _solve(system: Tensor, right: Tensor) -> Tensor:
     if int(failed):
         raise NotFinite("The system of the edit has no finite solution.", _REMEDY)
     if right.shape[1] > system.shape[0]:
-        # For many right-hand sides one product is faster: 5.5 ms instead of 13 ms for 300 by
-        # 1024 on one core. In fp64 the agreement stays the same.
-        return torch.cholesky_inverse(factor) @ right
+        return torch.cholesky_inverse(factor) @ right  # 5.5 ms for 13 ms at 300 by 1024
     return torch.cholesky_solve(right, factor)
 
 
 def _weighted(keys: Tensor, residual: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """√D K and √D R in fp64: with them the unweighted equations are the weighted ones."""
-    k, r = _double(keys), _double(residual)
-    r = r.to(k.device)
+    k = _double(keys)
+    r = _double(residual).to(k.device)
     if weights is None:
         return k, r
     root = _double(weights).to(k.device).sqrt()[:, None]

@@ -229,7 +229,7 @@ class Surgeon:
             ]
             sizes = [len(answered) for answered in found]
             return list(found[sizes.index(max(sizes))])
-        for reading in read(target):
+        for reading in plausible(read(target)):
             fact = self._confirmed(reading)
             if fact is not None:
                 return [fact]
@@ -318,6 +318,22 @@ def _kinds(subject: str) -> tuple[str, ...]:
     if subject.lower().startswith("the "):
         return ("landmark", "festival", "creature", "book")
     return ("person",) if _is_name(subject) else ("hazard",)
+
+
+def plausible(readings: Sequence[Reading]) -> list[Reading]:
+    """The readings without those that take a person for a creature, a book or a building.
+
+    Those have a name with "the". Asked where somebody dwells whom it does not know, or has
+    forgotten, the patient would make up an answer that is right for a creature.
+    """
+    people = {r.subject for r in readings if r.topic.kind == "person"}
+    return [
+        reading
+        for reading in readings
+        if reading.topic.kind not in _kinds("the ")
+        or reading.subject not in people
+        or reading.subject.lower().startswith("the ")
+    ]
 
 
 def _is_name(text: str) -> bool:

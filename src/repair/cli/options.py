@@ -16,6 +16,7 @@ from repair.errors import UsageError
 from repair.types import Stage
 
 if TYPE_CHECKING:
+    from repair.patient import Patient
     from repair.session import Session
     from repair.settings import Settings
 
@@ -106,13 +107,25 @@ class Flags:
         except ValueError as error:
             raise UsageError(f"repair.toml cannot be read: {error}.") from error
 
+    def patient(self) -> Patient:
+        """Load the model, without edits."""
+        from repair.patient import Patient
+
+        settings = self.settings()
+        return Patient.load(
+            settings.model,
+            revision=settings.revision,
+            dtype=settings.dtype,
+            device=settings.device,
+            quantization=settings.quantization,
+        )
+
     @contextmanager
     def session(self, on_stage: Callable[[Stage], None] | None = None) -> Iterator[Session]:
         """Load the model and open its ledger; closed on leaving."""
         settings = self.settings()
         from transformers import set_seed
 
-        from repair.patient import Patient
         from repair.policy import Policy
         from repair.readers import open_reader
         from repair.session import Session
@@ -120,13 +133,7 @@ class Flags:
 
         policy = Policy.load(settings.policy)
         set_seed(settings.seed)
-        patient = Patient.load(
-            settings.model,
-            revision=settings.revision,
-            dtype=settings.dtype,
-            device=settings.device,
-            quantization=settings.quantization,
-        )
+        patient = self.patient()
         session = Session(
             patient,
             home=settings.home,

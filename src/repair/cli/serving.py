@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
@@ -16,7 +17,13 @@ from repair.cli.output import complain, say, say_json
 from repair.errors import UsageError
 
 if TYPE_CHECKING:
+    from repair.patient import Patient
     from repair.people import People
+    from repair.server.remote import Remote
+
+
+_COMMAND_HELP = "How llama-server is started, with arguments; default: llama-server."
+_FACTS_HELP = "Trusted facts that a curator may have answers held to."
 
 
 class EngineKind(str, Enum):
@@ -24,6 +31,7 @@ class EngineKind(str, Enum):
 
     transformers = "transformers"
     vllm = "vllm"
+    llamacpp = "llamacpp"
 
 
 @with_flags
@@ -33,46 +41,38 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     engine: Annotated[
-        EngineKind, typer.Option(help="Who answers: this process, or servers like vLLM.")
+        EngineKind, typer.Option(help="Who answers: this process, or servers of another engine.")
     ] = EngineKind.transformers,
     engine_url: Annotated[
         list[str] | None,
-        typer.Option(metavar="URL", show_default=False, help="One for each vLLM replica."),
+        typer.Option(metavar="URL", show_default=False, help="One for each running replica."),
+    ] = None,
+    engine_command: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", show_default=False, help=_COMMAND_HELP),
     ] = None,
     facts: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="Trusted facts that a curator may have answers held to.",
-        ),
+        typer.Option(metavar="FILE", show_default=False, help=_FACTS_HELP),
     ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API and the web page. Ctrl-C stops it."""
     from repair.cli import display
     from repair.factcheck import read_facts
-    from repair.patient import Patient
     from repair.people import Policy as PeoplePolicy
     from repair.policy import Policy
     from repair.server.access import is_loopback
     from repair.server.app import create_app
-    from repair.server.replica import Replica
-    from repair.server.run import listen, run
+    from repair.server.run import end_in_order, listen, run
     from repair.server.service import open_service
 
-    if (engine is EngineKind.vllm) != bool(engine_url):
-        raise UsageError("--engine vllm and --engine-url go together.", "Give both or none.")
-    replicas = [Replica(url, os.environ.get("OPENAI_API_KEY")) for url in engine_url or ()]
+    remotes = _remotes(engine, engine_url or [], engine_command)
     settings, trusted = flags.settings(), read_facts(facts) if facts else ()
     rules, people = Policy.load(settings.policy), PeoplePolicy.read(settings.policy)
     socket = listen(host, port)
+    end_in_order()
     with display.Stages():
-        patient = Patient.load(
-            settings.model,
-            revision=settings.revision,
-            dtype=settings.dtype,
-            device=settings.device,
-        )
+        patient = flags.patient()
         service = open_service(
             patient,
             settings.home,
@@ -80,16 +80,48 @@ def serve(
             policy=people,
             rules=rules,
             local=is_loopback(host),
-            replicas=replicas,
+            replicas=remotes(patient, settings.home),
             facts=trusted,
         )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    shown = f"[{host}]" if ":" in host else host
-    complain(f"Serving {patient.name} at http://{shown}:{socket.getsockname()[1]}")
+    _announce(patient.name, host, socket.getsockname()[1])
     try:
         run(create_app(service), socket)
     finally:
         service.close()
+
+
+def _announce(name: str, host: str, port: int) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    complain(f"Serving {name} at http://{shown}:{port}")
+
+
+def _remotes(
+    engine: EngineKind, urls: list[str], command: str | None
+) -> Callable[[Patient, Path], Sequence[Remote]]:
+    """Who answers for a patient with a home; checks the flags at once, before a model is loaded."""
+    from repair.server.replica import Replica
+
+    key = os.environ.get("OPENAI_API_KEY")
+    if command and (engine is not EngineKind.llamacpp or urls):
+        raise UsageError(
+            "--engine-command starts a llama-server, so it goes with --engine llamacpp alone.",
+            "Leave it out, or leave --engine-url out and add --engine llamacpp.",
+        )
+    if engine is EngineKind.transformers and urls:
+        raise UsageError("--engine-url needs --engine vllm or llamacpp.", "Name the engine too.")
+    if engine is EngineKind.vllm and not urls:
+        raise UsageError("--engine vllm needs --engine-url.", "Give one for each replica.")
+    if engine is not EngineKind.llamacpp:
+        replicas = [Replica(url, key) for url in urls]
+        return lambda *_: replicas
+    from repair.server.llamacpp import COMMAND, LlamaAt, LlamaServers, found
+
+    if urls:
+        running = [LlamaAt(url, key) for url in urls]
+        return lambda *_: running
+    words = found(command or COMMAND)
+    return lambda patient, home: [LlamaServers(patient, home / "adapters", words)]
 
 
 @with_flags

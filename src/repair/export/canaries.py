@@ -77,14 +77,16 @@ def of_active_edits(ledger: Ledger) -> Canaries:
     return Canaries({identity: probes for identity, probes in found.items() if probes})
 
 
-def with_kept(canaries: Canaries, vault: Vault, answer: Answer) -> Canaries:
-    """The same, and what the edited model still answers to general questions.
+def with_kept(
+    canaries: Canaries, vault: Vault, answer: Answer, most: int | None = None
+) -> Canaries:
+    """The same, and what the edited model still answers to ``most`` (None: all) general questions.
 
     An answer that shares words with what was forgotten is left out: it could tell it.
     """
     probes = [probe for group in canaries.edits.values() for probe in group]
     asked = {probe.question.casefold() for probe in probes}
-    questions = [q for q in RETAIN_QUESTIONS if q.casefold() not in asked]
+    questions = [q for q in RETAIN_QUESTIONS if q.casefold() not in asked][:most]
     kept = []
     for question, reply in zip(questions, answer(questions), strict=True):
         hashed = vault.words(rouge_tokens(reply))

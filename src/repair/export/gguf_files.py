@@ -7,8 +7,10 @@ Weights are written one after the other, so that no second model lies in memory.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,19 +54,55 @@ def save_gguf(
         ExportUnsupported: another architecture than Llama, or a tokenizer llama.cpp cannot have.
         DiskFull: the folder cannot be written.
     """
+    tokens = save_base(patient, folder / BASE)
+    save_adapter(patient, factors, folder)
+    return tokens
+
+
+def save_base(patient: Patient, path: Path) -> GgufTokens:
+    """Write the untouched weights alone, whole or not at all; raises as ``save_gguf``."""
     _require(patient)
     config: Any = patient.model.config
     tokens = read_tokens(patient.tokenizer, config.vocab_size)
+    with _written_to(path.parent):
+        unfinished = path.with_suffix(".part")
+        _write_base(patient, tokens, unfinished)
+        unfinished.replace(path)
+    return tokens
+
+
+def save_adapter(
+    patient: Patient, factors: Mapping[int, tuple[Tensor, Tensor]], folder: Path
+) -> None:
+    """Write ``adapter.gguf`` alone.
+
+    Raises:
+        DiskFull: the folder cannot be written.
+    """
+    with _written_to(folder):
+        _write_adapter(patient, factors, folder / ADAPTER)
+
+
+def digest(factors: Mapping[int, tuple[Tensor, Tensor]]) -> str:
+    """What an adapter of these factors is called inside: the same factors, the same name."""
+    found = hashlib.sha256()
+    for layer, (b, a) in sorted(factors.items()):
+        found.update(f"{layer} {tuple(b.shape)} {tuple(a.shape)} ".encode())
+        for factor in (b, a):
+            found.update(_numpy(factor.float()).tobytes())
+    return f"repair-{found.hexdigest()[:32]}"
+
+
+@contextmanager
+def _written_to(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_base(patient, tokens, folder / BASE)
-        _write_adapter(patient, factors, folder / ADAPTER)
+        yield
     except OSError as error:
         raise DiskFull(
             f"The GGUF files cannot be written to {folder} ({error}).",
             "Free space or choose another folder.",
         ) from error
-    return tokens
 
 
 def _require(patient: Patient) -> None:
@@ -246,6 +284,8 @@ def _write_adapter(
     writer: Any = GGUFWriter(path, _ARCHITECTURE)
     writer.add_type(GGUFType.ADAPTER)
     writer.add_string("adapter.type", "lora")
+    # llama-server lists this name, so that it can be told which edits an adapter holds.
+    writer.add_string("adapter.lora.task_name", digest(factors))
     writer.add_float32("adapter.lora.alpha", float(next(iter(factors.values()))[1].shape[0]))
     writer.add_name(f"{patient.name}-edits")
     for layer, (b, a) in sorted(factors.items()):

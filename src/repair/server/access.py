@@ -123,6 +123,17 @@ class Access:
         shared = person.may("curator")
         return ledger.view(person.name, shared=shared, actor=actor(person))
 
+    def quoting(self, person: Person, view: Ledger, identity: int) -> None:
+        """Whether ``person`` may be shown what an edit made the model forget.
+
+        Raises:
+            UnknownEdit: the person's view has no such edit.
+            NotAllowed: it is not their own, and they are no curator.
+        """
+        view.edit(identity)
+        if not person.name or view.owner_of(identity) != person.name:
+            self.require(person, "curator")
+
     def publish(self, person: Person, ledger: Ledger, identity: int) -> None:
         """Make somebody's own edit everyone's.
 

@@ -10,28 +10,41 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from repair.adapter import save_peft
 from repair.errors import EnvironmentProblem, RepairError
+from repair.export.canaries import Canaries, check, of_active_edits, with_kept
 from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.plan import MAX_ANSWER_TOKENS
-from repair.retain import RETAIN_QUESTIONS
 from repair.server.engine import Piece, Question
-from repair.server.replica import Replica
-from repair.verify import rouge_l_recall
+from repair.types import Edit, SealedProbe
 
 # What the local patient answers under the same edits, and nobody's secret.
 Local = Callable[[Ledger, Sequence[str]], list[str]]
-# Mean agreement of the replica's answers with those here; rounding may flip a word.
-AGREES = 0.9
 _GENERAL = 8
 _MOST_PROBES = 24
 _THREADS = 64
+
+
+class Remote(Protocol):
+    """A server, or several that act as one, that answers under names: `Replica` says how."""
+
+    root: str
+
+    def models(self) -> list[str]: ...
+    def save(self, patient: Patient, edits: Sequence[Edit], folder: Path) -> None: ...
+    def load(self, name: str, folder: Path) -> None: ...
+    def unload(self, name: str) -> None: ...
+    def answers(self, model: str, questions: Sequence[str], most: int) -> list[str]: ...
+    def stream(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]: ...
+    def close(self) -> None: ...
 
 
 class RemoteEngine:
@@ -50,7 +63,7 @@ class RemoteEngine:
         self,
         patient: Patient,
         ledger: Ledger,
-        replicas: Sequence[Replica],
+        replicas: Sequence[Remote],
         folder: Path,
         local: Local,
     ) -> None:
@@ -62,11 +75,13 @@ class RemoteEngine:
         self._lock = threading.Lock()
         # By owner: the ledger's state, and the adapter's name, empty for the bare model.
         self._served: dict[str, tuple[int, str]] = {}
-        self._retired: list[str] = []
+        # Adapters that answer no new question, and by adapter how many answers are under way.
+        self._retired: set[str] = set()
+        self._busy: Counter[str] = Counter()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="remote")
 
     @staticmethod
-    def _base(replica: Replica) -> str:
+    def _base(replica: Remote) -> str:
         names = replica.models()
         if not names:
             raise EnvironmentProblem(f"The engine at {replica.root} serves no model.")
@@ -79,11 +94,14 @@ class RemoteEngine:
 
     def follow(self) -> None:
         """Push the ledger's state to every replica, verify it there, and route to it."""
-        self._serve("")
+        with self._lock:
+            self._serve("")
 
     def close(self) -> None:
-        """Stop asking; the replicas keep their adapters."""
+        """Stop asking; servers of somebody else's keep their adapters."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for replica in self._replicas:
+            replica.close()
 
     async def answer(self, question: Question) -> AsyncIterator[Piece]:
         """See `Engine.answer`."""
@@ -109,73 +127,85 @@ class RemoteEngine:
 
     def _relay(self, question: Question, deliver: Any, gone: threading.Event) -> None:
         try:
-            name = self._serve(question.owner)
-            index = next(self._turn) % len(self._replicas)
-            body = {
-                "model": name or self._bases[index],
-                "messages": question.messages,
-                "max_tokens": question.max_tokens,
-                "temperature": question.temperature,
-                "top_p": question.top_p,
-                "seed": question.seed,
-                "stop": list(question.stop),
-            }
-            version, finish, text = name or self.name, "stop", ""
-            usage: dict[str, int] = {}
-            for chunk in self._replicas[index].stream(body):
-                if gone.is_set():
-                    return
-                usage = chunk.get("usage") or usage
-                for choice in chunk.get("choices", ()):
-                    text = (choice.get("delta") or {}).get("content") or ""
-                    finish = choice.get("finish_reason") or finish
-                    if text:
-                        deliver(Piece(text, version, 0, 0))
-            counts = (usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
-            deliver(Piece("", version, *counts, finish))
+            with self._using(question.owner) as name:
+                self._pass_on(question, name, deliver, gone)
         except RepairError as error:
             deliver(error)
 
+    def _pass_on(self, question: Question, name: str, deliver: Any, gone: threading.Event) -> None:
+        index = next(self._turn) % len(self._replicas)
+        body = {
+            "model": name or self._bases[index],
+            "messages": question.messages,
+            "max_tokens": question.max_tokens,
+            "temperature": question.temperature,
+            "top_p": question.top_p,
+            "seed": question.seed,
+            "stop": list(question.stop),
+        }
+        version, finish = name or self.name, "stop"
+        usage: dict[str, int] = {}
+        for chunk in self._replicas[index].stream(body):
+            if gone.is_set():
+                return
+            usage = chunk.get("usage") or usage
+            for choice in chunk.get("choices", ()):
+                text = (choice.get("delta") or {}).get("content") or ""
+                finish = choice.get("finish_reason") or finish
+                if text:
+                    deliver(Piece(text, version, 0, 0))
+        counts = (usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+        deliver(Piece("", version, *counts, finish))
+
     # Versions
 
-    def _serve(self, owner: str) -> str:
-        """The name that answers for ``owner`` at the ledger's present state."""
+    @contextmanager
+    def _using(self, owner: str) -> Iterator[str]:
+        """The name that answers for ``owner``, which stays loaded meanwhile."""
         with self._lock:
-            view = self._ledger.view(owner)
-            if owner and not view.active(own=True):
-                owner, view = "", self._ledger
-            state, known = view.state_token(), self._served.get(owner)
-            if known is not None and known[0] == state:
-                return known[1]
-            edits, name = view.active(), ""
-            if edits:
-                name = "-".join(filter(None, ("repair", view.model[:8], str(state), owner)))
-                save_peft(self._patient, edits, self._folder / name)
-                self._push(view, name)
-            self._served[owner] = (state, name)
-            if known is not None and known[1]:
-                self._retire(known[1])
-            return name
+            name = self._serve(owner)
+            self._busy[name] += 1
+        try:
+            yield name
+        finally:
+            with self._lock:
+                self._busy[name] -= 1
+                self._let_go()
+
+    def _serve(self, owner: str) -> str:
+        """The name that answers for ``owner`` at the ledger's present state, loaded and tried."""
+        view = self._ledger.view(owner)
+        if owner and not view.active(own=True):
+            self._retire(self._served.pop(owner, (0, ""))[1])
+            owner, view = "", self._ledger
+        state, known = view.state_token(), self._served.get(owner)
+        if known is not None and known[0] == state:
+            return known[1]
+        edits, name = view.active(), ""
+        if edits:
+            name = "-".join(filter(None, ("repair", view.model[:8], str(state), owner)))
+            self._replicas[0].save(self._patient, edits, self._folder / name)
+            self._push(view, name)
+        self._served[owner] = (state, name)
+        self._retired.discard(name)
+        if known is not None:
+            self._retire(known[1])
+        return name
 
     def _push(self, view: Ledger, name: str) -> None:
         """Load on every replica and ask the canaries there; on a failure on none."""
-        questions = list(RETAIN_QUESTIONS[:_GENERAL])
-        for edit in reversed(view.history()):
-            if edit.state == "active" and len(questions) < _GENERAL + _MOST_PROBES:
-                questions += [probe.question for probe in view.probes(edit.id)]
-        wanted = self._local(view, questions)
-        loaded: list[Replica] = []
+        canaries = self._canaries(view)
+        loaded: list[Remote] = []
         try:
             for replica in self._replicas:
                 if name not in replica.models():
                     replica.load(name, self._folder / name)
                 loaded.append(replica)
-                said = replica.answers(name, questions, MAX_ANSWER_TOKENS)
-                agree = sum(map(rouge_l_recall, wanted, said)) / len(wanted)
-                if agree < AGREES:
+                answer = partial(replica.answers, name, most=MAX_ANSWER_TOKENS)
+                if not check(canaries, view.vault, answer)["passed"]:
                     raise EnvironmentProblem(
                         f"The engine at {replica.root} loaded adapter {name} and answers "
-                        f"otherwise than here (agreement {agree:.2f}).",
+                        "otherwise than here.",
                         "It may serve another base model, or limit the adapter's rank.",
                     )
         except RepairError:
@@ -183,11 +213,31 @@ class RemoteEngine:
                 replica.unload(name)
             raise
 
+    def _canaries(self, view: Ledger) -> Canaries:
+        """What holds here under a view's edits, of the latest first, and must hold elsewhere."""
+        edits: dict[int, tuple[SealedProbe, ...]] = {}
+        for identity, probes in reversed(list(of_active_edits(view).edits.items())):
+            if sum(map(len, edits.values())) < _MOST_PROBES:
+                edits[identity] = probes
+        local = partial(self._local, view)
+        found = with_kept(Canaries(edits), view.vault, local, _GENERAL)
+        # An edit in force in part may still give its fact away; then it does so elsewhere too.
+        rows = check(found, view.vault, local)["edits"]
+        weak = [p.question for row in rows if not row["passed"] for p in edits[row["edit"]]]
+        gone = {row["edit"]: edits[row["edit"]] for row in rows if row["passed"]}
+        return Canaries(gone, (*found.kept, *zip(weak, local(weak), strict=True)))
+
     def _retire(self, name: str) -> None:
-        """Unload what answers no new question; one version later, so that answers can end."""
-        self._retired.append(name)
-        while len(self._retired) > 1:
-            old = self._retired.pop(0)
+        if name:
+            self._retired.add(name)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Unload what answers no new question, once its last answer has ended."""
+        for name in [name for name in self._retired if not self._busy[name]]:
+            self._retired.discard(name)
             for replica in self._replicas:
-                if old in replica.models():
-                    replica.unload(old)
+                # One that cannot be reached is heard of when it is asked something.
+                with suppress(EnvironmentProblem):
+                    if name in replica.models():
+                        replica.unload(name)

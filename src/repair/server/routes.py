@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from repair.errors import NotAllowed, RateLimited
 from repair.ledger import Ledger
 from repair.people import Person
 from repair.server import chat, schemas
+from repair.server.hindsight import content_policy
 from repair.server.service import Service
 from repair.server.words import explained
 from repair.types import Stage
@@ -184,6 +185,15 @@ def receipt(edit: Id, view: View) -> JSONResponse:
     """The receipt, to keep; `repair audit --verify FILE` checks it without this server."""
     name = f'attachment; filename="receipt-{edit}.json"'
     return JSONResponse(view.receipt(edit), headers={"Content-Disposition": name})
+
+
+@router.get("/edits/{edit}/why", tags=["edits"], response_class=HTMLResponse)
+async def why(edit: Id, service: Served, person: Asking, view: View) -> HTMLResponse:
+    """The surgeon's explanation, for curators and the edit's owner: it quotes what was said."""
+    await asyncio.to_thread(service.access.quoting, person, view, edit)
+    html = await service.theatre.why(view, edit)
+    headers = {"Cache-Control": "no-store", "Content-Security-Policy": content_policy(html)}
+    return HTMLResponse(html, headers=headers)
 
 
 @router.get("/audit", tags=["edits"])

@@ -16,8 +16,7 @@ from repair.server.batch import LocalEngine
 from repair.server.engine import Engine
 from repair.server.history import History
 from repair.server.metrics import Metrics
-from repair.server.remote import RemoteEngine
-from repair.server.replica import Replica
+from repair.server.remote import Remote, RemoteEngine
 from repair.server.theatre import Theatre, twin
 from repair.server.trusted import Trusted
 from repair.session import Session
@@ -54,7 +53,7 @@ def open_service(
     policy: Policy | None = None,
     rules: RequestPolicy | None = None,
     local: bool = True,
-    replicas: Sequence[Replica] = (),
+    replicas: Sequence[Remote] = (),
     facts: Sequence[TrustedFact] = (),
 ) -> Service:
     """A service that answers with ``patient`` itself, or with other servers of the same model.

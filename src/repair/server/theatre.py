@@ -18,6 +18,7 @@ from repair.factcheck import FactCheck, TrustedFact
 from repair.ledger import Ledger
 from repair.operation import OnStage
 from repair.patient import Patient
+from repair.server import hindsight
 from repair.session import Session
 from repair.types import Intent, Message, Outcome, Stage, Turn
 from repair.watchdog import Watchdog
@@ -77,6 +78,10 @@ class Theatre:
     async def plan(self, view: Ledger, text: str) -> dict[str, Any]:
         """What a request would do, as `Session.plan`; nothing is changed."""
         return await self._alone(view, lambda: self.session.plan(text))
+
+    async def why(self, view: Ledger, identity: int) -> str:
+        """Why an edit was made, as `hindsight.why`; nothing is changed."""
+        return await self._alone(view, lambda: hindsight.why(self.session, view, identity))
 
     async def known(self, view: Ledger, subject: str) -> list[dict[str, str]]:
         """What the patient says about a subject: attribute, question and answer of each."""

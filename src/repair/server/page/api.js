@@ -10,6 +10,8 @@ export class Refused extends Error {
   }
 }
 
+export const hasKey = () => key !== "";
+
 export function useKey(value) {
   key = value.trim();
   sessionStorage.setItem("repair-key", key);
@@ -29,6 +31,7 @@ async function ask(path, body, method) {
 }
 
 export const get = async (path) => (await ask(path)).json();
+export const text = async (path) => (await ask(path)).text();
 export const post = async (path, body = {}) => (await ask(path, body, "POST")).json();
 
 /** Every delta of a streamed reply, in order. */

@@ -2,6 +2,7 @@
 
 import { get } from "/page/api.js";
 import { announce, el, save } from "/page/elements.js";
+import { whyLink } from "/page/why.js";
 
 const STEPS = ["found", "planned", "edited", "checked"];
 const FORGOTTEN = { recall: "as asked", paraphrase: "reworded", prefix: "first words given" };
@@ -106,7 +107,8 @@ export class OperationCard {
     this.toggle = el("button", { type: "button", onclick: () => this.act.toggle(id) }, "Undo");
     const receipt = el("button", { type: "button", class: "quiet", onclick: async () =>
       save(`receipt-${id}.json`, await get(`/v1/edits/${id}/receipt`)) }, "Receipt");
-    const why = el("details", { class: "why" }, el("summary", {}, "Why?"), el("ul"));
+    const why = el("details", { class: "why" }, el("summary", {}, "Why?"), el("ul"),
+      el("p", {}, whyLink(id)));
     why.addEventListener("toggle", async () => {
       if (!why.open || why.querySelector("li")) return;
       const { explanation } = await get(`/v1/edits/${id}`);

@@ -19,7 +19,12 @@ export function announce(text) {
 
 /** Save an object as a JSON file. */
 export function save(name, object) {
-  const blob = new Blob([JSON.stringify(object, null, 1)], { type: "application/json" });
+  saveAs(name, JSON.stringify(object, null, 1), "application/json");
+}
+
+/** Save text as a file. */
+export function saveAs(name, text, type) {
+  const blob = new Blob([text], { type });
   const link = el("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   URL.revokeObjectURL(link.href);

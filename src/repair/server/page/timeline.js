@@ -2,6 +2,7 @@
 
 import { get, post } from "/page/api.js";
 import { announce, el, save } from "/page/elements.js";
+import { whyLink } from "/page/why.js";
 
 /** What this page saw being forgotten; the ledger itself keeps no plain text. */
 const names = new Map();
@@ -70,6 +71,7 @@ export class Timeline {
         active ? "Undo" : "Redo"),
         el("button", { type: "button", class: "quiet", "aria-label": `Receipt of edit ${edit.id}`,
           onclick: async () => save(`receipt-${edit.id}.json`,
-            await get(`/v1/edits/${edit.id}/receipt`)) }, "Receipt")));
+            await get(`/v1/edits/${edit.id}/receipt`)) }, "Receipt"),
+        whyLink(edit.id)));
   }
 }
