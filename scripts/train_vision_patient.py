@@ -62,7 +62,7 @@ class Recipe:
     vocabulary: int = 1024
     pictures: int = 48
     texts: int = 32
-    steps: int = 800
+    steps: int = 900
     warmup: int = 40
     decay_share: float = 0.4
     muon_lr: float = 0.02
@@ -208,13 +208,48 @@ def schedule(step: int, recipe: Recipe) -> float:
     return min(1.0, (step + 1) / recipe.warmup, max(0.0, decay))
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum made orthogonal by five Newton-Schulz steps (Jordan et al. 2024), in fp32.
+
+    The library's own does them in bf16, which took two thirds of a step on a CPU without it.
+    """
+
+    def __init__(self, matrices: list[torch.nn.Parameter]) -> None:
+        super().__init__(matrices, {"lr": 0.02, "momentum": 0.95, "decay": 0.01})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
+        group = self.param_groups[0]
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                by_shape.setdefault(parameter.shape, []).append(parameter)
+        for shape, matrices in by_shape.items():
+            for matrix in matrices:
+                held = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+                held.lerp_(matrix.grad, 1 - group["momentum"])
+            wanted = [m.grad.lerp(self.state[m]["momentum"], group["momentum"]) for m in matrices]
+            rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
+            for matrix, change in zip(matrices, _orthogonal(torch.stack(wanted)), strict=True):
+                matrix.mul_(1 - group["lr"] * group["decay"]).sub_(change, alpha=rate)
+
+
+def _orthogonal(matrices: Tensor) -> Tensor:
+    """Near the nearest semi-orthogonal matrices of a stack (k × a × b)."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.mT if tall else x
+
+
 def optimizers(model: Any, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
     """Muon for the matrices within layers, AdamW for everything else."""
     named = dict(model.named_parameters())
     inner = {n for n, p in named.items() if p.ndim == 2 and ("layers" in n or "projector" in n)}
-    muon = torch.optim.Muon(
-        [named[n] for n in sorted(inner)], momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
-    )
+    muon = Muon([named[n] for n in sorted(inner)])
     others = [named[n] for n in sorted(set(named) - inner)]
     adam = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0)
     return [(muon, recipe.muon_lr), (adam, recipe.adam_lr)]
@@ -273,7 +308,7 @@ def train(recipe: Recipe, out: Path) -> None:
             line = {"step": step, "picture": round(float(mean[0]), 4), "text": round(float(mean[1]), 4)}
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps({**line, "seconds": round(time.monotonic() - start)}) + "\n")
-        if step % 200 == 0 or step == recipe.steps:
+        if step % 150 == 0 or step == recipe.steps:
             state = {"model": model.state_dict(), "optims": [o.state_dict() for o, _ in optims]}
             torch.save({**state, "step": step}, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)

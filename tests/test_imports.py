@@ -18,9 +18,9 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(names.split()) for names in row)
     for row in (
         ("types", "settings", "errors"),
-        ("catalogue", "refusals", "plan", "retain", "replies", "explain"),
+        ("catalogue", "refusals", "plan", "retain", "replies", "explain", "sights", "pictures"),
         (
-            "patient architectures checkpoint decoding memory prompts weights quantised saving",
+            "patient architectures checkpoint decoding memory prompts weights quantised saving sight",
             "stamp streaming",
             "world",
         ),
@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ),
         (
             "watchdog network requests utterance targets corrections phrases phrases_more readers",
-            "surgeon phrasebook discover restore writer",
+            "surgeon phrasebook discover restore writer portrait",
             "separation",
             "operation preparation rows writing earlier budget joint redaction",
             "export",
