@@ -25,7 +25,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
 )
 from transformers.models.auto.modeling_auto import (
@@ -45,7 +44,7 @@ from repair.memory import (
     weight_files,
 )
 from repair.quantised import BITS, quantisation_config, require_bitsandbytes
-from repair.sight import Sight
+from repair.sight import Sight, read_processor
 from repair.types import Quantization
 
 if TYPE_CHECKING:
@@ -222,10 +221,9 @@ class Checkpoint:
         """
         if not _sees(model.config):
             return None
-        factory: Any = AutoProcessor
         try:
             with quiet_library(progress=False):
-                processor = factory.from_pretrained(self.folder, local_files_only=True)
+                processor = read_processor(self.folder, model, tokenizer)
         except ImportError as error:
             raise EnvironmentProblem(
                 f"The model {self.name} needs further packages to see.",

@@ -12,11 +12,13 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers import AutoImageProcessor, AutoProcessor
 
 from repair.errors import UsageError
 from repair.pictures import REFERENCE, Picture
@@ -165,6 +167,45 @@ class Sight:
             shown = by_number[places[0]]
             yield shown
             places = places[shown.places :]
+
+
+class GridProcessor:
+    """A processor for models that cut pictures into a grid of patches, Qwen2-VL's family.
+
+    The library's own also reads films and does not start without torchvision; pictures do not
+    need it.
+    """
+
+    def __init__(self, images: Any, tokenizer: Any, image_token: str) -> None:
+        self.images, self.tokenizer, self.image_token = images, tokenizer, image_token
+
+    def __call__(self, text: list[str], images: list[list[Any]], **how: Any) -> dict[str, Tensor]:
+        """Tensors of one picture, and the ids of a text in which it stands once."""
+        made = dict(self.images(images=images[0], **how))
+        # Transformers' rule: patches of all frames, merged by squares.
+        places = int(made["image_grid_thw"][0].prod()) // self.images.merge_size**2
+        whole = text[0].replace(self.image_token, self.image_token * places)
+        ids = self.tokenizer(whole, add_special_tokens=False)["input_ids"]
+        return {**made, "input_ids": torch.tensor([ids])}
+
+
+def read_processor(folder: Path, model: Any, tokenizer: Any) -> Any:
+    """The library's processor of a checkpoint, or what of it serves without torchvision.
+
+    Raises:
+        ImportError, AttributeError: it needs a package that is not installed.
+        OSError, ValueError: there is none, or its files are broken.
+    """
+    factory: Any = AutoProcessor
+    try:
+        return factory.from_pretrained(folder, local_files_only=True)
+    except (ImportError, AttributeError):
+        of_images: Any = AutoImageProcessor
+        images = of_images.from_pretrained(folder, local_files_only=True)
+        if not hasattr(images, "merge_size"):
+            raise
+        token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
+        return GridProcessor(images, tokenizer, str(token))
 
 
 def _joined(rows: Sequence[Sequence[_Shown]]) -> dict[str, Tensor]:
