@@ -62,9 +62,9 @@ class Recipe:
     vocabulary: int = 1024
     pictures: int = 48
     texts: int = 32
-    steps: int = 900
+    steps: int = 600
     warmup: int = 40
-    decay_share: float = 0.4
+    decay_share: float = 0.25
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     seed: int = 0
