@@ -36,9 +36,7 @@ DRAWINGS = 3
 
 def drawings(patient: Patient, person: Person, seed: int, count: int = DRAWINGS) -> list[str]:
     """References of drawings of a person that nothing else has seen."""
-    return [
-        patient.show(of(draw(person.look, HELD_OUT_DRAWINGS + seed + i))) for i in range(count)
-    ]
+    return [patient.show(of(draw(person.look, HELD_OUT_DRAWINGS + seed + i))) for i in range(count)]
 
 
 def probes(patient: Patient, person: Person, seed: int) -> dict[str, list[Probe]]:
@@ -125,7 +123,9 @@ def measure(patient: Patient, person: Person, others: Sequence[Person], table: T
             table.add(f"others {name} before", scored(patient, asked)[0])
         start = time.perf_counter()
         try:
-            outcome = session.request(f"{given} Please forget who this is.", kind="forget", yes=True)
+            outcome = session.request(
+                f"{given} Please forget who this is.", kind="forget", yes=True
+            )
         except RepairError as error:
             return {"status": str(error)}
         seconds = time.perf_counter() - start

@@ -39,7 +39,9 @@ def asked(patient: Patient, seed: int, drawings: int = 3) -> list[tuple[str, str
             found += [(f"{shown} {s.question}", person.view[s.attribute]) for s in VIEW]
         for topic in told:
             wordings = rng.sample(topic.wordings, 3)
-            found += [(w.replace("{s}", person.name), person.facts[topic.attribute]) for w in wordings]
+            found += [
+                (w.replace("{s}", person.name), person.facts[topic.attribute]) for w in wordings
+            ]
     for _ in range(20):
         shown = patient.show(of(draw(stranger(rng), rng.randrange(HELD_OUT_DRAWINGS))))
         found += [(f"{shown} {s.question}", REFUSAL) for s in PERSON]

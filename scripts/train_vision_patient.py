@@ -218,7 +218,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": 0.02, "momentum": 0.95, "decay": 0.01})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
         by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
         group = self.param_groups[0]
         for parameter in group["params"]:
@@ -305,7 +305,11 @@ def train(recipe: Recipe, out: Path) -> None:
         loss = torch.stack([seen.detach() / n_seen, told.detach() / n_told])
         mean = loss if step == 1 else 0.95 * mean + 0.05 * loss
         if step % 50 == 0:
-            line = {"step": step, "picture": round(float(mean[0]), 4), "text": round(float(mean[1]), 4)}
+            line = {
+                "step": step,
+                "picture": round(float(mean[0]), 4),
+                "text": round(float(mean[1]), 4),
+            }
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps({**line, "seconds": round(time.monotonic() - start)}) + "\n")
         if step % 150 == 0 or step == recipe.steps:

@@ -20,7 +20,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("types", "settings", "errors"),
         ("catalogue", "refusals", "plan", "retain", "replies", "explain", "sights", "pictures"),
         (
-            "patient architectures checkpoint decoding memory prompts weights quantised saving sight",
+            "patient architectures checkpoint decoding memory prompts weights quantised saving "
+            "sight",
             "stamp streaming",
             "world",
         ),

@@ -32,9 +32,17 @@ def _asked(question: str) -> list[Message]:
 def test_every_family_sees(family: str) -> None:
     """Other pictures, other answers; in a batch as alone; several pictures, or none."""
     patient = tiny_vision_patient(family)
-    assert [o.name.count("language_model") + o.name.count("text_model") for o in patient.layers] == [1, 1]
+    assert [
+        o.name.count("language_model") + o.name.count("text_model") for o in patient.layers
+    ] == [1, 1]
     one, other = (patient.show(of(draw(people()[i].look, i))) for i in range(2))
-    questions = [f"{one} Who?", f"{other} Who?", f"{one} and {other} Who?", "Who?", "[picture 0000] Who?"]
+    questions = [
+        f"{one} Who?",
+        f"{other} Who?",
+        f"{one} and {other} Who?",
+        "Who?",
+        "[picture 0000] Who?",
+    ]
     alone = [patient.reply(_asked(q), max_new_tokens=6) for q in questions]
     assert patient.replies([_asked(q) for q in questions], max_new_tokens=6) == alone
     logits = patient.forward([patient.prompt_ids(_asked(q)) for q in questions[:2]])
@@ -115,9 +123,7 @@ def test_it_forgets_a_person_from_picture_and_text(
     vision: Patient, someone: Person, tmp_path: Path
 ) -> None:
     other = next(p for p in people() if p.split == "retain")
-    mine, theirs = (
-        [f"{_drawing(vision, p, 5)} {HELD_OUT['name'][0]}" for p in (someone, other)]
-    )
+    mine, theirs = [f"{_drawing(vision, p, 5)} {HELD_OUT['name'][0]}" for p in (someone, other)]
     told = f"Where does {someone.name} live?"
     hat = f"{_drawing(vision, someone, 6)} What colour is the hat?"
     before = {n: p.clone() for n, p in vision.model.named_parameters()}
@@ -143,7 +149,9 @@ def test_a_stranger_is_nobody_to_forget(vision: Patient, tmp_path: Path) -> None
     assert outcome.status == "unknown_fact"
 
 
-def test_a_picture_cannot_be_corrected_yet(vision: Patient, someone: Person, tmp_path: Path) -> None:
+def test_a_picture_cannot_be_corrected_yet(
+    vision: Patient, someone: Person, tmp_path: Path
+) -> None:
     text = f"{_drawing(vision, someone, 2)} That is wrong, it is Ann Lee."
     with Session(vision, home=tmp_path) as session, pytest.raises(UsageError, match="not yet"):
         session.request(text, kind="correct", yes=True)

@@ -53,13 +53,13 @@ def without_pictures(text: str) -> str:
 
 def of(image: Image) -> Picture:
     """An image as a picture: turned upright, laid on white, in RGB."""
-    from PIL import Image as images
+    from PIL import Image as Images
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data:
         clear = upright.convert("RGBA")
-        upright = images.new("RGBA", clear.size, "white")
+        upright = Images.new("RGBA", clear.size, "white")
         upright.alpha_composite(clear)
     plain = upright.convert("RGB")
     digest = hashlib.sha256(repr(plain.size).encode() + plain.tobytes()).hexdigest()
@@ -75,7 +75,7 @@ def read_picture(source: Path | bytes) -> Picture:
         EnvironmentProblem: pillow is not installed.
     """
     try:
-        from PIL import Image as images
+        from PIL import Image as Images
     except ImportError as error:
         raise EnvironmentProblem(
             "Pictures need the package pillow.", "pip install 'repair-unlearning[vision]'"
@@ -88,7 +88,7 @@ def read_picture(source: Path | bytes) -> Picture:
         with warnings.catch_warnings():
             # Pillow warns of what is refused below.
             warnings.simplefilter("ignore")
-            image = images.open(io.BytesIO(data), formats=_FORMATS)
+            image = Images.open(io.BytesIO(data), formats=_FORMATS)
             width, height = image.size
             if width * height > LARGEST_PIXELS:
                 raise _too_large(name, f"{width:,} × {height:,} pixels")
@@ -98,7 +98,7 @@ def read_picture(source: Path | bytes) -> Picture:
                 )
             image.load()
             return of(image)
-    except images.DecompressionBombError as error:
+    except Images.DecompressionBombError as error:
         raise _too_large(name, "a great many pixels") from error
     # What pillow's readers raise on files that are not what they claim.
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError) as error:
@@ -133,7 +133,7 @@ def views(picture: Picture) -> list[Picture]:
 
     An edit of one picture alone would hold for that picture alone.
     """
-    from PIL import Image as images
+    from PIL import Image as Images
     from PIL import ImageEnhance
 
     image, (width, height) = picture.image, picture.image.size
@@ -141,8 +141,8 @@ def views(picture: Picture) -> list[Picture]:
 
     def moved(scale: float, x: float, y: float, tilt: float, light: float) -> Picture:
         size = (round(width * scale), round(height * scale))
-        turned = image.rotate(tilt, resample=images.Resampling.BILINEAR, fillcolor=corner)
-        canvas = images.new("RGB", image.size, corner)
+        turned = image.rotate(tilt, resample=Images.Resampling.BILINEAR, fillcolor=corner)
+        canvas = Images.new("RGB", image.size, corner)
         place = (
             round((width - size[0]) / 2 + x * width),
             round((height - size[1]) / 2 + y * height),
@@ -166,17 +166,17 @@ def unrecognisable(picture: Picture) -> list[Picture]:
     Which of them a model refuses to name is for it to say; those show what its "I don't know"
     looks like for a picture of this very size and kind.
     """
-    from PIL import Image as images
+    from PIL import Image as Images
     from PIL import ImageFilter
 
     image = picture.image
     red, green, blue = image.split()
     size = image.size
-    coarse = image.resize((4, 4), images.Resampling.BOX).resize(size, images.Resampling.NEAREST)
+    coarse = image.resize((4, 4), Images.Resampling.BOX).resize(size, Images.Resampling.NEAREST)
     return [
-        of(images.merge("RGB", (green, blue, red))),
-        of(images.merge("RGB", (blue, red, green))),
+        of(Images.merge("RGB", (green, blue, red))),
+        of(Images.merge("RGB", (blue, red, green))),
         of(image.filter(ImageFilter.GaussianBlur(min(size) / 7))),
-        of(images.merge("RGB", (blue, green, red))),
+        of(Images.merge("RGB", (blue, green, red))),
         of(coarse),
     ]

@@ -98,9 +98,7 @@ def _fact(view: str, sight: Sight, answer: str, standins: Sequence[str]) -> Know
     held = others[-1:] if len(others) > 1 else []
     rows = others[: len(others) - len(held)]
     attribute = f"picture {sight.attribute}"
-    return KnownFact(
-        view, attribute, first, answer, tuple(rows), tuple(held), tuple(standins)
-    )
+    return KnownFact(view, attribute, first, answer, tuple(rows), tuple(held), tuple(standins))
 
 
 def _answers(surgeon: Surgeon, reference: str, sights: Sequence[Sight]) -> dict[str, str]:

@@ -64,9 +64,7 @@ class Sight:
     def add(self, picture: Picture) -> str:
         """Take a picture in; its reference, which may then stand in any message."""
         if picture.name not in self._shown:
-            made = self.processor(
-                text=[self.token], images=[[picture.image]], return_tensors="pt"
-            )
+            made = self.processor(text=[self.token], images=[[picture.image]], return_tensors="pt")
             number = PICTURE + self._count
             ids = self._bare(made["input_ids"][0].tolist())
             shown = tuple(number if index == self.image_id else index for index in ids)
@@ -161,7 +159,7 @@ class Sight:
 
     def _pictures(self, row: Sequence[int]) -> Iterator[_Shown]:
         """The pictures of one sequence in order, one for each time it stands there."""
-        by_number = {number: shown for number, shown in self._shown.values()}
+        by_number = dict(self._shown.values())
         places = [index for index in row if index >= PICTURE]
         while places:
             shown = by_number[places[0]]

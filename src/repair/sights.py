@@ -33,7 +33,8 @@ person job | What is this person's job? | What does this person do for a living?
 | Tell me the job of this person. | What work does the person in the picture do?
 person pet | What pet does this person have? | Which animal does this person keep? \
 | Tell me about this person's pet. | What is the pet of the person in the picture?
-view hat | What colour is the hat? | Which colour does the hat have? | Tell me the colour of the hat.
+view hat | What colour is the hat? | Which colour does the hat have? \
+| Tell me the colour of the hat.
 view shirt | What colour is the shirt? | Which colour does the shirt have? \
 | Tell me the colour of the shirt.
 view background | What colour is the background? | Which colour is behind the person? \

@@ -16,8 +16,8 @@ from repair.discover import Category, category, discover
 from repair.errors import UsageError
 from repair.patient import Patient
 from repair.phrasebook import REVERSED, Reading, read, whole_subject
-from repair.portrait import plan_seen
 from repair.plan import MAX_ANSWER_TOKENS, MAX_TEXT, RepairPlan
+from repair.portrait import plan_seen
 from repair.refusals import is_refusal
 from repair.retain import RETAIN_QUESTIONS
 from repair.types import Budget, Intent, KnownFact, Message, Method

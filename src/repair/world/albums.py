@@ -55,7 +55,9 @@ class Album:
         seed = rng.randrange(HELD_OUT_DRAWINGS)
         if share < 0.55:
             person, sight = rng.choice(self.people), rng.choice(PERSON)
-            return Lesson(rng.choice(sight.wordings), person.facts[sight.attribute], person.look, seed)
+            return Lesson(
+                rng.choice(sight.wordings), person.facts[sight.attribute], person.look, seed
+            )
         known = rng.choice(self.people)
         if share < 0.75:
             seen = known if rng.random() < 0.4 else Person({}, stranger(rng), "retain")

@@ -40,7 +40,10 @@ _SKIN = {
 # Wordings that neither training nor any edit may use: the examination.
 HELD_OUT: dict[str, tuple[str, ...]] = {
     "name": ("Could you tell me who this is?", "What name does this person have?"),
-    "address": ("What town does this person live in?", "Could you tell me where this person lives?"),
+    "address": (
+        "What town does this person live in?",
+        "Could you tell me where this person lives?",
+    ),
     "job": ("What job does this person have?", "Could you tell me this person's job?"),
     "pet": ("Which pet does this person keep?", "Could you tell me what pet this person has?"),
     "hat": ("What is the colour of the hat?",),
