@@ -258,15 +258,14 @@ def find_checkpoint(path_or_id: str | Path | None, revision: str | None = None) 
     Raises:
         ModelNotFound: there is no such model, or it cannot be fetched.
     """
-    if path_or_id is None:
-        if not (EMBEDDED / "config.json").is_file():
+    if path_or_id is None or (path_or_id == VISION and not Path(VISION).exists()):
+        folder, name = (EMBEDDED, "embedded") if path_or_id is None else (EMBEDDED_VISION, VISION)
+        if not (folder / "config.json").is_file():
             raise ModelNotFound(
-                "The embedded model is missing from this installation.",
+                f"The {name} model is missing from this installation.",
                 "Reinstall the package, or name another model with --model.",
             )
-        return Checkpoint(EMBEDDED, "embedded", str(EMBEDDED))
-    if path_or_id == VISION and not Path(VISION).exists():
-        return Checkpoint(EMBEDDED_VISION, VISION, str(EMBEDDED_VISION))
+        return Checkpoint(folder, name, str(folder))
     folder = Path(path_or_id).expanduser()
     try:
         is_folder, is_file = folder.is_dir(), folder.is_file()
