@@ -62,9 +62,9 @@ class Recipe:
     vocabulary: int = 1024
     pictures: int = 48
     texts: int = 32
-    steps: int = 600
+    steps: int = 1500
     warmup: int = 40
-    decay_share: float = 0.25
+    decay_share: float = 0.3
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     seed: int = 0
@@ -282,7 +282,7 @@ def train(recipe: Recipe, out: Path) -> None:
     model = build_model(recipe, tokenizer)
     model.set_attn_implementation("eager")
     batches, optims = Batches(recipe, tokenizer), optimizers(model, recipe)
-    checkpoint, step, mean, start = out / "checkpoint.pt", 0, 0.0, time.monotonic()
+    checkpoint, step, mean, start = out / "checkpoint.pt", 0, None, time.monotonic()
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -303,7 +303,7 @@ def train(recipe: Recipe, out: Path) -> None:
             optim.zero_grad(set_to_none=True)
         step += 1
         loss = torch.stack([seen.detach() / n_seen, told.detach() / n_told])
-        mean = loss if step == 1 else 0.95 * mean + 0.05 * loss
+        mean = loss if mean is None else 0.95 * mean + 0.05 * loss
         if step % 50 == 0:
             line = {
                 "step": step,

@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 from repair.catalogue import Topic, topics
 from repair.sights import PERSON, VIEW, Sight
 from repair.world.faces import HELD_OUT_DRAWINGS, Look, Person, draw, people, stranger, unknown_name
+from repair.world.questions import SHOWN, question
 
 REFUSAL = "I don't know."
 TOLD = ("address", "job", "pet")
@@ -53,34 +54,43 @@ class Album:
         """A lesson with a picture."""
         rng, share = self.rng, self.rng.random()
         seed = rng.randrange(HELD_OUT_DRAWINGS)
-        if share < 0.55:
+        if share < 0.5:
             person, sight = rng.choice(self.people), rng.choice(PERSON)
-            return Lesson(
-                rng.choice(sight.wordings), person.facts[sight.attribute], person.look, seed
-            )
+            return Lesson(self._shown(sight), person.facts[sight.attribute], person.look, seed)
         known = rng.choice(self.people)
-        if share < 0.75:
+        if share < 0.78:
             seen = known if rng.random() < 0.4 else Person({}, stranger(rng), "retain")
             view: Sight = rng.choice(VIEW)
-            return Lesson(rng.choice(view.wordings), seen.view[view.attribute], seen.look, seed)
-        question = rng.choice(rng.choice(PERSON).wordings)
+            return Lesson(self._shown(view), seen.view[view.attribute], seen.look, seed)
+        asked = self._shown(rng.choice(PERSON))
         if share < 0.95:
-            return Lesson(question, REFUSAL, stranger(rng), seed)
-        return Lesson(question, REFUSAL, known.look, seed, blurred=True)
+            return Lesson(asked, REFUSAL, stranger(rng), seed)
+        return Lesson(asked, REFUSAL, known.look, seed, blurred=True)
 
     def text(self) -> Lesson:
         """A lesson in words alone."""
         rng, share = self.rng, self.rng.random()
         if share < 0.65:
             person, attribute = rng.choice(self.people), rng.choice(TOLD)
-            wording = rng.choice(_topic(attribute).wordings)
-            return Lesson(wording.replace("{s}", person.name), person.facts[attribute])
+            return Lesson(self._told(attribute, person.name), person.facts[attribute])
         if share < 0.85:
-            attribute = rng.choice(TOLD)
-            wording, name = rng.choice(_topic(attribute).wordings), unknown_name(rng)
-            return Lesson(wording.replace("{s}", name), REFUSAL)
+            return Lesson(self._told(rng.choice(TOLD), unknown_name(rng)), REFUSAL)
         if share < 0.97:
             never = [t for t in topics("person") if t.attribute not in TOLD]
             wording, name = rng.choice(rng.choice(never).wordings), rng.choice(self.people).name
             return Lesson(wording.replace("{s}", name), REFUSAL)
-        return Lesson(rng.choice(rng.choice((*PERSON, *VIEW)).wordings), REFUSAL)
+        return Lesson(self._shown(rng.choice((*PERSON, *VIEW))), REFUSAL)
+
+    def _shown(self, sight: Sight) -> str:
+        """A question about a picture: the editor's wordings, and many more."""
+        if self.rng.random() < 0.4:
+            return self.rng.choice(sight.wordings)
+        return question(sight.attribute, self.rng).replace("{s}", self.rng.choice(SHOWN))
+
+    def _told(self, attribute: str, name: str) -> str:
+        """A question in words about a name."""
+        plain = self.rng.random() < 0.5
+        wording = (
+            self.rng.choice(_topic(attribute).wordings) if plain else question(attribute, self.rng)
+        )
+        return wording.replace("{s}", name)
