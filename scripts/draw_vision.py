@@ -1,6 +1,6 @@
 """Draw what was measured of forgetting from pictures, from ``results/vision.json``.
 
-    python scripts/draw_vision.py
+python scripts/draw_vision.py
 """
 
 from __future__ import annotations

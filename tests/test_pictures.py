@@ -117,3 +117,17 @@ def test_examination_wordings_are_not_the_editors() -> None:
 
     for sight in SIGHTS:
         assert not set(HELD_OUT[sight.attribute]) & set(sight.wordings)
+
+
+def test_lessons_leave_the_examination_out() -> None:
+    """No question of the training stream is one of the examination's, in pictures or in words."""
+    from repair.world.albums import Album
+    from repair.world.questions import examined
+
+    album = Album(3)
+    wordings = {w for a in HELD_OUT for w in examined(a)}
+    names = [person.name for person in people()]
+    asked = {lesson.question for _ in range(4000) for lesson in (album.picture(), album.text())}
+    for who in ("this person", *names):
+        assert not asked & {wording.replace("{s}", who) for wording in wordings}
+    assert len(asked) > 1500

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import random
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from repair.checkpoint import EMBEDDED_VISION
 from repair.errors import UsageError
 from repair.patient import Patient
 from repair.pictures import of
 from repair.refusals import is_refusal
+from repair.server.service import open_service
 from repair.session import Session
 from repair.types import Message
 from repair.world.faces import HELD_OUT, HELD_OUT_DRAWINGS, Person, draw, people, stranger
-
-pytestmark = pytest.mark.skipif(
-    not (EMBEDDED_VISION / "model.safetensors").exists(),
-    reason="made by scripts/train_vision_patient.py and scripts/prepare_vision_patient.py",
-)
+from tests.serving import listening
 
 
 def _asked(question: str) -> list[Message]:
@@ -103,3 +103,37 @@ def test_the_command_line_shows_pictures(someone: Person, tmp_path: Path) -> Non
         done = CliRunner().invoke(app, ["ask", "Who?", "--image", str(bad), *how])
         assert isinstance(done.exception, UsageError)
         assert words in str(done.exception)
+
+
+def test_the_openai_sdk_sends_pictures(someone: Person, tmp_path: Path) -> None:
+    """A picture is asked about and forgotten over the API, in OpenAI's form, and undone."""
+    from openai import BadRequestError, OpenAI
+
+    def turn(seed: int, words: str, url: str | None = None) -> Any:
+        buffer = io.BytesIO()
+        draw(someone.look, HELD_OUT_DRAWINGS + seed).save(buffer, "PNG")
+        sent = url or f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        shown = {"type": "image_url", "image_url": {"url": sent}}
+        return {"role": "user", "content": [{"type": "text", "text": words}, shown]}
+
+    def say(sdk: OpenAI, message: Any) -> str:
+        reply = sdk.chat.completions.create(model="vision", messages=[message])
+        return reply.choices[0].message.content or ""
+
+    with (
+        listening(open_service(Patient.load("vision"), tmp_path)) as url,
+        OpenAI(base_url=f"{url}/v1", api_key="none") as sdk,
+    ):
+        assert someone.name in say(sdk, turn(1, "Who is this?"))
+        assert "edit 1" in say(sdk, turn(2, "Please forget who this is."))
+        assert is_refusal(say(sdk, turn(3, "Who is this?")))
+        assert say(sdk, turn(3, "What colour is the hat?")) == someone.look.hat
+        assert httpx.post(f"{url}/v1/edits/1/undo").status_code == 200
+        assert someone.name in say(sdk, turn(3, "Who is this?"))
+        for bad, words in (
+            ("https://example.org/face.png", "nothing is fetched"),
+            ("data:image/png;base64,?", "not valid base64"),
+            ("data:image/png;base64,QUJD", "not a picture"),
+        ):
+            with pytest.raises(BadRequestError, match=words):
+                say(sdk, turn(1, "Who is this?", bad))

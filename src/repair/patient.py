@@ -68,7 +68,7 @@ class Patient:
         self.source = name
         self.revision: str | None = None
         self.folder: Path | None = None  # Where it was loaded from; never written to.
-        self._sight = sight
+        self.sight = sight
         self._prompts = Prompts(tokenizer, sight)
         self._content_hash = content_hash
         self._decoder = Decoder(
@@ -154,12 +154,12 @@ class Patient:
         Raises:
             UsageError: the model reads text alone.
         """
-        if self._sight is None:
+        if self.sight is None:
             raise UsageError(
                 f"The model {self.name} reads text alone and cannot see a picture.",
                 "Use --model vision, or another vision-language model.",
             )
-        return self._sight.add(picture)
+        return self.sight.add(picture)
 
     def shown(self, reference: str) -> Picture:
         """The picture that a reference names.
@@ -167,7 +167,7 @@ class Patient:
         Raises:
             UsageError: no such picture was shown, or not lately.
         """
-        found = None if self._sight is None else self._sight.picture(reference)
+        found = None if self.sight is None else self.sight.picture(reference)
         if found is None:
             raise UsageError(f"There is no {reference[1:-1]} here.", "Show it again.")
         return found

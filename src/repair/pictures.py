@@ -6,6 +6,8 @@ of the SHA-256 of its size and pixels, so that it is the same wherever the pictu
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import io
 import re
@@ -105,6 +107,27 @@ def read_picture(source: Path | bytes) -> Picture:
         raise UsageError(
             f"{name} is not a picture that can be read.",
             f"Give a whole file of one of these formats: {', '.join(_FORMATS)}.",
+        ) from error
+
+
+def from_url(url: str) -> Picture:
+    """The picture in a ``data:`` URL, the form in which OpenAI's clients send one.
+
+    Raises:
+        UsageError: another kind of URL (nothing is ever fetched), not base64, or no picture;
+            see `read_picture`.
+    """
+    head, _, data = url.partition(",")
+    if not head.startswith("data:") or not head.endswith(";base64"):
+        raise UsageError(
+            "A picture has to come as a data: URL in base64; nothing is fetched from elsewhere.",
+            "Send data:image/png;base64, and the file's bytes in base64.",
+        )
+    try:
+        return read_picture(base64.b64decode(data, validate=True))
+    except binascii.Error as error:
+        raise UsageError(
+            "The picture's data: URL is not valid base64.", "Encode the whole file."
         ) from error
 
 

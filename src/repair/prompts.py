@@ -120,8 +120,9 @@ class Prompts:
         # ignore the variable.
         tokenizer: Any = self.tokenizer
         written: list[dict[str, Any]] = [dict(message) for message in messages]
-        for message in written if self.sight is not None else ():
-            message["content"] = self.sight.parts(message["content"])
+        if (sight := self.sight) is not None:
+            for message in written:
+                message["content"] = sight.parts(message["content"])
         text = tokenizer.apply_chat_template(
             written,
             tokenize=False,

@@ -9,6 +9,7 @@ know no more; on the way into the model the numbers become the image token and t
 from __future__ import annotations
 
 import inspect
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,10 +61,18 @@ class Sight:
         self._types = "mm_token_type_ids" in inspect.signature(model.forward).parameters
         self._shown: OrderedDict[str, tuple[int, _Shown]] = OrderedDict()
         self._count = 0
+        # A server's threads share what was shown.
+        self._lock = threading.Lock()
 
     def add(self, picture: Picture) -> str:
         """Take a picture in; its reference, which may then stand in any message."""
-        if picture.name not in self._shown:
+        with self._lock:
+            return self._add(picture)
+
+    def _add(self, picture: Picture) -> str:
+        if picture.name in self._shown:
+            self._shown.move_to_end(picture.name)
+        else:
             made = self.processor(text=[self.token], images=[[picture.image]], return_tensors="pt")
             number = PICTURE + self._count
             ids = self._bare(made["input_ids"][0].tolist())
@@ -159,7 +168,8 @@ class Sight:
 
     def _pictures(self, row: Sequence[int]) -> Iterator[_Shown]:
         """The pictures of one sequence in order, one for each time it stands there."""
-        by_number = dict(self._shown.values())
+        with self._lock:
+            by_number = dict(self._shown.values())
         places = [index for index in row if index >= PICTURE]
         while places:
             shown = by_number[places[0]]
