@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import random
 import statistics
 import tempfile
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+import repair
 from repair.errors import RepairError
 from repair.patient import Patient
 from repair.pictures import of
@@ -105,6 +107,17 @@ class Table:
         return found
 
 
+def knowledge(patient: Patient, split: str) -> Table:
+    """What the untouched patient knows of a split's people and of those who are only kept."""
+    table = Table()
+    table.add("strangers refused", strangers(patient, 7))
+    for person in (p for p in people() if p.split in (split, "retain")):
+        group = "kept" if person.split == "retain" else "pool"
+        for kind, asked in probes(patient, person, 1000 * people().index(person)).items():
+            table.add(f"{group} {kind}", scored(patient, asked)[0])
+    return table
+
+
 def measure(patient: Patient, person: Person, others: Sequence[Person], table: Table) -> Any:
     """Forget one person from one picture; what is then said of everybody; take it back."""
     weights = {n: p.clone() for n, p in patient.model.named_parameters()}
@@ -157,7 +170,8 @@ def main() -> None:
     given = parser.parse_args()
     patient = Patient.load(given.model)
     table, told = Table(), []
-    table.add("strangers refused before", strangers(patient, 7))
+    known = knowledge(patient, given.split).to_json()
+    print(json.dumps(known), flush=True)
     for person in (p for p in people() if p.split == given.split):
         rng = random.Random(people().index(person))
         others = rng.sample([p for p in people() if p is not person], given.others)
@@ -170,7 +184,11 @@ def main() -> None:
         "healed": statuses.count("healed"),
         "undo_exact": all(t.get("undo_exact", False) for t in told),
         "seconds": round(statistics.median(t.get("seconds", 0.0) for t in told), 2),
+        "command": f"python scripts/measure_vision.py --split {given.split} --out {given.out}",
+        "versions": f"repair {repair.__version__}, torch {torch.__version__}, "
+        f"python {platform.python_version()}, {torch.get_num_threads()} thread",
         "model": patient.content_hash,
+        "knowledge": known,
         "measures": table.to_json(),
     }
     text = json.dumps(result, indent=2)

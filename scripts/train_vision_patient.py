@@ -133,7 +133,8 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Any:
         patch_size=recipe.patch,
         vision_use_head=False,
     )
-    config = LlavaConfig(
+    make_config: Any = LlavaConfig
+    config = make_config(
         text_config=text,
         vision_config=vision,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
@@ -228,7 +229,11 @@ class Muon(torch.optim.Optimizer):
             for matrix in matrices:
                 held = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
                 held.lerp_(matrix.grad, 1 - group["momentum"])
-            wanted = [m.grad.lerp(self.state[m]["momentum"], group["momentum"]) for m in matrices]
+            grads = [m.grad for m in matrices if m.grad is not None]
+            wanted = [
+                grad.lerp(self.state[m]["momentum"], group["momentum"])
+                for m, grad in zip(matrices, grads, strict=True)
+            ]
             rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
             for matrix, change in zip(matrices, _orthogonal(torch.stack(wanted)), strict=True):
                 matrix.mul_(1 - group["lr"] * group["decay"]).sub_(change, alpha=rate)
@@ -237,7 +242,7 @@ class Muon(torch.optim.Optimizer):
 def _orthogonal(matrices: Tensor) -> Tensor:
     """Near the nearest semi-orthogonal matrices of a stack (k × a × b)."""
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
+    x: Tensor = matrices.mT if tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         square = x @ x.mT
