@@ -107,6 +107,18 @@ class Table:
         return found
 
 
+# Recalls of the untouched patient by (question, answer): it is the same before every edit.
+_UNTOUCHED: dict[tuple[str, str], float] = {}
+
+
+def untouched(patient: Patient, asked: Sequence[Probe]) -> list[float]:
+    """Recalls of the patient without edits; nothing is asked twice."""
+    new = [probe for probe in asked if (probe.question, probe.answer) not in _UNTOUCHED]
+    for probe, value in zip(new, scored(patient, new)[0] if new else (), strict=True):
+        _UNTOUCHED[probe.question, probe.answer] = value
+    return [_UNTOUCHED[probe.question, probe.answer] for probe in asked]
+
+
 def knowledge(patient: Patient, split: str) -> Table:
     """What the untouched patient knows of a split's people and of those who are only kept."""
     table = Table()
@@ -114,7 +126,7 @@ def knowledge(patient: Patient, split: str) -> Table:
     for person in (p for p in people() if p.split in (split, "retain")):
         group = "kept" if person.split == "retain" else "pool"
         for kind, asked in probes(patient, person, 1000 * people().index(person)).items():
-            table.add(f"{group} {kind}", scored(patient, asked)[0])
+            table.add(f"{group} {kind}", untouched(patient, asked))
     return table
 
 
@@ -131,9 +143,9 @@ def measure(patient: Patient, person: Person, others: Sequence[Person], table: T
     with tempfile.TemporaryDirectory() as home, Session(patient, home=home) as session:
         (given,) = drawings(patient, person, seed + 900, 1)
         for name, asked in own.items():
-            table.add(f"own {name} before", scored(patient, asked)[0])
+            table.add(f"own {name} before", untouched(patient, asked))
         for name, asked in beside.items():
-            table.add(f"others {name} before", scored(patient, asked)[0])
+            table.add(f"others {name} before", untouched(patient, asked))
         start = time.perf_counter()
         try:
             outcome = session.request(
@@ -165,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="vision")
     parser.add_argument("--split", choices=("dev", "tune", "test"), default="dev")
-    parser.add_argument("--others", type=int, default=8, help="people asked about beside")
+    parser.add_argument("--others", type=int, default=6, help="people asked about beside")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     patient = Patient.load(given.model)
@@ -174,7 +186,8 @@ def main() -> None:
     print(json.dumps(known), flush=True)
     for person in (p for p in people() if p.split == given.split):
         rng = random.Random(people().index(person))
-        others = rng.sample([p for p in people() if p is not person], given.others)
+        beside = [p for p in people() if p is not person and p.split in (given.split, "retain")]
+        others = rng.sample(beside, given.others)
         told.append(measure(patient, person, others, table))
         print(told[-1], flush=True)
     statuses = [t["status"] for t in told]
