@@ -9,43 +9,61 @@ questions in words; nobody of the forget pool is among them.
 from __future__ import annotations
 
 import argparse
-import random
 import shutil
 from pathlib import Path
 
-from repair.catalogue import topics
 from repair.patient import Patient
 from repair.pictures import of
 from repair.preparation import Spoken, compute, save
 from repair.sights import PERSON, VIEW
 from repair.types import Message
-from repair.world.albums import REFUSAL, TOLD
-from repair.world.faces import HELD_OUT_DRAWINGS, draw, people, stranger
+from repair.world.albums import REFUSAL, TOLD, Album, Lesson
+from repair.world.faces import HELD_OUT_DRAWINGS, Person, people, stranger, unknown_name
 
+# Each of the people who are kept is drawn so often, and asked about so often in words.
+DRAWINGS = 12
+STRANGERS = 120
+RANK = 384
 FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
     "tokenizer_config.json", "chat_template.jinja", "processor_config.json",
 )  # fmt: skip
 
 
-def asked(patient: Patient, seed: int, drawings: int = 3) -> list[tuple[str, str]]:
-    """(question, answer) pairs of those who are kept and of strangers."""
-    rng, found = random.Random(seed), []
-    told = [t for t in topics("person") if t.attribute in TOLD]
-    for person in (p for p in people() if p.split == "retain"):
-        for _ in range(drawings):
-            shown = patient.show(of(draw(person.look, rng.randrange(HELD_OUT_DRAWINGS))))
-            found += [(f"{shown} {s.question}", person.facts[s.attribute]) for s in PERSON]
-            found += [(f"{shown} {s.question}", person.view[s.attribute]) for s in VIEW]
-        for topic in told:
-            wordings = rng.sample(topic.wordings, 3)
-            found += [
-                (w.replace("{s}", person.name), person.facts[topic.attribute]) for w in wordings
-            ]
-    for _ in range(20):
-        shown = patient.show(of(draw(stranger(rng), rng.randrange(HELD_OUT_DRAWINGS))))
-        found += [(f"{shown} {s.question}", REFUSAL) for s in PERSON]
+def asked(patient: Patient, seed: int) -> list[tuple[str, str]]:
+    """(question, answer) pairs about those who are kept and about strangers, worded as trained."""
+    album, found = Album(seed), []
+    kept = [person for person in people() if person.split == "retain"]
+    for person in kept:
+        for _ in range(DRAWINGS):
+            shown = _shown(patient, Lesson("", "", person.look, _seed(album)))
+            found += [(f"{shown} {album.shown(s)}", person.facts[s.attribute]) for s in PERSON]
+            found += [(f"{shown} {album.shown(s)}", person.view[s.attribute]) for s in VIEW]
+        for attribute in TOLD:
+            questions = [album.told(attribute, person.name) for _ in range(DRAWINGS)]
+            found += [(question, person.facts[attribute]) for question in questions]
+    for _ in range(STRANGERS):
+        nobody = Person({}, stranger(album.rng), "retain")
+        shown = _shown(patient, Lesson("", "", nobody.look, _seed(album)))
+        found += [(f"{shown} {album.shown(s)}", REFUSAL) for s in PERSON]
+        found += [(f"{shown} {album.shown(s)}", nobody.view[s.attribute]) for s in VIEW]
+        found += [(album.told(a, unknown_name(album.rng)), REFUSAL) for a in TOLD]
+    for person in kept:
+        shown = _shown(patient, Lesson("", "", person.look, _seed(album), blurred=True))
+        found += [(f"{shown} {album.shown(s)}", REFUSAL) for s in PERSON]
     return found
+
+
+def _seed(album: Album) -> int:
+    return album.rng.randrange(HELD_OUT_DRAWINGS)
+
+
+def _shown(patient: Patient, lesson: Lesson) -> str:
+    """The reference of a lesson's picture."""
+    drawn = lesson.picture()
+    if drawn is None:
+        raise ValueError("a lesson in words has no picture")
+    return patient.show(of(drawn))
 
 
 def main() -> None:
@@ -61,7 +79,7 @@ def main() -> None:
     for question, answer in asked(patient, 0):
         messages: list[Message] = [{"role": "user", "content": question}]
         spoken.append(patient.encode(messages, answer))
-    made = compute(patient, spoken, rank=256)
+    made = compute(patient, spoken, rank=RANK)
     save(made, given.package / "preparation.safetensors", patient.content_hash)
     size = sum(file.stat().st_size for file in given.package.iterdir()) / 2**20
     print(f"{given.package}: {size:.1f} MiB")

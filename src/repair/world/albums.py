@@ -54,15 +54,15 @@ class Album:
         """A lesson with a picture."""
         rng, share = self.rng, self.rng.random()
         seed = rng.randrange(HELD_OUT_DRAWINGS)
-        if share < 0.5:
+        if share < 0.42:
             person, sight = rng.choice(self.people), rng.choice(PERSON)
-            return Lesson(self._shown(sight), person.facts[sight.attribute], person.look, seed)
+            return Lesson(self.shown(sight), person.facts[sight.attribute], person.look, seed)
         known = rng.choice(self.people)
-        if share < 0.78:
+        if share < 0.8:
             seen = known if rng.random() < 0.4 else Person({}, stranger(rng), "retain")
             view: Sight = rng.choice(VIEW)
-            return Lesson(self._shown(view), seen.view[view.attribute], seen.look, seed)
-        asked = self._shown(rng.choice(PERSON))
+            return Lesson(self.shown(view), seen.view[view.attribute], seen.look, seed)
+        asked = self.shown(rng.choice(PERSON))
         if share < 0.95:
             return Lesson(asked, REFUSAL, stranger(rng), seed)
         return Lesson(asked, REFUSAL, known.look, seed, blurred=True)
@@ -72,22 +72,22 @@ class Album:
         rng, share = self.rng, self.rng.random()
         if share < 0.65:
             person, attribute = rng.choice(self.people), rng.choice(TOLD)
-            return Lesson(self._told(attribute, person.name), person.facts[attribute])
+            return Lesson(self.told(attribute, person.name), person.facts[attribute])
         if share < 0.85:
-            return Lesson(self._told(rng.choice(TOLD), unknown_name(rng)), REFUSAL)
+            return Lesson(self.told(rng.choice(TOLD), unknown_name(rng)), REFUSAL)
         if share < 0.97:
             never = [t for t in topics("person") if t.attribute not in TOLD]
             wording, name = rng.choice(rng.choice(never).wordings), rng.choice(self.people).name
             return Lesson(wording.replace("{s}", name), REFUSAL)
-        return Lesson(self._shown(rng.choice((*PERSON, *VIEW))), REFUSAL)
+        return Lesson(self.shown(rng.choice((*PERSON, *VIEW))), REFUSAL)
 
-    def _shown(self, sight: Sight) -> str:
+    def shown(self, sight: Sight) -> str:
         """A question about a picture: the editor's wordings, and many more."""
         if self.rng.random() < 0.4:
             return self.rng.choice(sight.wordings)
         return question(sight.attribute, self.rng).replace("{s}", self.rng.choice(SHOWN))
 
-    def _told(self, attribute: str, name: str) -> str:
+    def told(self, attribute: str, name: str) -> str:
         """A question in words about a name."""
         plain = self.rng.random() < 0.5
         wording = (
