@@ -174,11 +174,11 @@ def views(picture: Picture) -> list[Picture]:
         return of(ImageEnhance.Brightness(canvas).enhance(light))
 
     shifts: Sequence[tuple[float, float, float, float, float]] = (
-        (1.08, 0.04, 0.03, 4.0, 0.92),
-        (0.94, -0.05, -0.02, -4.0, 1.08),
-        (1.0, 0.05, -0.04, -2.0, 1.0),
-        (1.1, -0.02, 0.04, 2.0, 1.04),
-        (0.92, 0.0, 0.05, 5.0, 0.96),
+        (1.04, 0.02, 0.015, 2.0, 0.96),
+        (0.96, -0.025, -0.01, -2.0, 1.04),
+        (1.0, 0.03, -0.03, -3.0, 1.0),
+        (1.06, -0.03, 0.02, 1.0, 1.06),
+        (0.95, 0.0, 0.03, 4.0, 0.95),
     )
     return [picture, *(moved(*shift) for shift in shifts)]
 

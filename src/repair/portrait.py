@@ -7,6 +7,7 @@ can see in the picture (a hat, a colour) is asked beforehand and kept.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from repair.surgeon import Surgeon
 
 NAME = "name"
-# Two wordings of one question must get one answer; a guess does not.
-_CONFIRM = 2
+# What is seen in so many views is kept.
+KEPT_VIEWS = 3
 # How much of a wording's words a wish must hold to be about that one thing alone.
 _MEANT = 0.6
 
@@ -72,19 +73,19 @@ def _of_picture(
     surgeon: Surgeon, reference: str, wish: str
 ) -> tuple[list[KnownFact], list[KnownFact]]:
     """What to forget of whoever is shown, and what of the picture must stay."""
-    known = _answers(surgeon, reference, SIGHTS)
+    picture = surgeon.patient.shown(reference)
+    shown = [surgeon.patient.show(view) for view in views(picture)]
+    known = _answers(surgeon, shown[:1], SIGHTS)
     name = known.get(NAME)
     meant = [sight for sight in wanted(wish) if sight.attribute in known]
     if not meant:
         return [], []
-    picture = surgeon.patient.shown(reference)
-    shown = [surgeon.patient.show(view) for view in views(picture)]
     strangers = _refused(surgeon, unrecognisable(picture))
     facts = [
         _fact(view, sight, known[sight.attribute], strangers) for sight in meant for view in shown
     ]
     others = [s for s in (*PERSON, *VIEW) if s not in meant and s.attribute in known]
-    kept = [_fact(view, s, known[s.attribute], ()) for s in others for view in shown[:3]]
+    kept = [_fact(view, s, known[s.attribute], ()) for s in others for view in shown[:KEPT_VIEWS]]
     in_words = surgeon.known(name) if name else []
     asked = {sight.attribute for sight in meant}
     if NAME not in asked:
@@ -101,18 +102,22 @@ def _fact(view: str, sight: Sight, answer: str, standins: Sequence[str]) -> Know
     return KnownFact(view, attribute, first, answer, tuple(rows), tuple(held), tuple(standins))
 
 
-def _answers(surgeon: Surgeon, reference: str, sights: Sequence[Sight]) -> dict[str, str]:
-    """By attribute what the patient says of a picture, where two wordings agree."""
-    asked = [(s.attribute, w) for s in sights for w in s.wordings[:_CONFIRM]]
+def _answers(surgeon: Surgeon, shown: Sequence[str], sights: Sequence[Sight]) -> dict[str, str]:
+    """By attribute what the patient says of views of a picture, where most agree.
+
+    A guess does not stay the same in most wordings and views.
+    """
+    asked = [(s.attribute, f"{view} {w}") for view in shown for s in sights for w in s.wordings]
     replies: dict[str, list[str]] = {}
     for (attribute, _), reply in zip(
-        asked, surgeon.ask([f"{reference} {wording}" for _, wording in asked]), strict=True
+        asked, surgeon.ask([question for _, question in asked]), strict=True
     ):
         replies.setdefault(attribute, []).append(reply)
+    most = {attribute: Counter(said).most_common(1)[0] for attribute, said in replies.items()}
     return {
-        attribute: said[0]
-        for attribute, said in replies.items()
-        if said[0] and not any(map(is_refusal, said)) and len(set(said)) == 1
+        attribute: answer
+        for attribute, (answer, votes) in most.items()
+        if answer and not is_refusal(answer) and 2 * votes > len(replies[attribute])
     }
 
 
