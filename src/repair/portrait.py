@@ -65,7 +65,9 @@ def wanted(wish: str) -> tuple[Sight, ...]:
 
 def _telling(wording: str) -> list[str]:
     """The words of a question that tell what it asks for."""
-    common = rouge_tokens("what who which where is does this person tell me about the of in do a")
+    common = rouge_tokens(
+        "what who which where is does this person s picture have has tell me about the of in do a"
+    )
     return [token for token in rouge_tokens(wording) if token not in common]
 
 
