@@ -197,7 +197,8 @@ def main() -> None:
         "healed": statuses.count("healed"),
         "undo_exact": all(t.get("undo_exact", False) for t in told),
         "seconds": round(statistics.median(t.get("seconds", 0.0) for t in told), 2),
-        "command": f"python scripts/measure_vision.py --split {given.split} --out {given.out}",
+        "command": f"python scripts/measure_vision.py --split {given.split} "
+        f"--others {given.others} --out {given.out}",
         "versions": f"repair {repair.__version__}, torch {torch.__version__}, "
         f"python {platform.python_version()}, {torch.get_num_threads()} thread",
         "model": patient.content_hash,

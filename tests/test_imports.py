@@ -18,7 +18,16 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(names.split()) for names in row)
     for row in (
         ("types", "settings", "errors"),
-        ("catalogue", "refusals", "plan", "retain", "replies", "explain", "sights", "pictures"),
+        (
+            "catalogue",
+            "refusals",
+            "plan",
+            "retain",
+            "replies",
+            "explain drawing",
+            "sights",
+            "pictures",
+        ),
         (
             "patient architectures checkpoint decoding memory prompts weights quantised saving "
             "sight",
@@ -41,6 +50,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "export",
         ),
         ("session", "bench", "cluster"),
+        ("guard", "factcheck", "why", "why_page", "comply"),
         ("server", "federated"),
         ("cli __main__ flower",),
     )

@@ -8,55 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from string import Template
 from typing import Any
 
-_PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Repair plan</title><style>
-:root{color-scheme:light dark;--ink:#1d2530;--soft:#5b6675;--paper:#f6f5f1;--card:#fff;
---line:#e0ddd4;--hot:#b3432b;--hotsoft:#f8e3dc;--keep:#2c6e63;--keepsoft:#dcefe9;--bar:#3b6ea8}
-@media(prefers-color-scheme:dark){:root{--ink:#e8e6df;--soft:#a3abb6;--paper:#14181d;
---card:#1c2229;--line:#323a44;--hot:#f0937b;--hotsoft:#45261e;--keep:#7fcdbd;--keepsoft:#1b3a35;
---bar:#7faee0}}
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);
-font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:60rem;margin:0 auto;padding:1.5rem 1rem 4rem}
-h1{font-size:clamp(1.5rem,5vw,2.2rem);line-height:1.2;margin:.2rem 0 .6rem;text-wrap:balance}
-h2{font-size:1.1rem;margin:0 0 .4rem}p{margin:.3rem 0 .8rem;max-width:62ch}
-.lead{color:var(--soft)}section{background:var(--card);border:1px solid var(--line);
-border-radius:14px;padding:1.1rem 1.2rem;margin:1rem 0}
-.eyebrow{letter-spacing:.08em;text-transform:uppercase;font-size:.75rem;color:var(--soft)}
-.cards{display:grid;gap:.6rem;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr))}
-.cards div{background:var(--card);border:1px solid var(--line);border-radius:14px;
-padding:.7rem .9rem}.cards b{display:block;font-size:1.6rem;line-height:1.2}
-.cards span{color:var(--soft);font-size:.85rem}
-.fact{border-left:4px solid var(--hot);padding:.1rem 0 .1rem .9rem;margin:1rem 0;
-overflow-wrap:anywhere}.q{font-weight:600}.tokens{margin:.45rem 0;line-height:2}
-.tokens i{font-style:normal;font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.85rem;
-padding:.1rem .22rem;border-radius:5px;background:var(--line);margin-right:2px;white-space:pre}
-.tokens i.a{background:var(--hotsoft);color:var(--hot)}.then{color:var(--keep)}
-.keep li{padding:.25rem 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
-.keep{list-style:none;margin:0;padding:0}.keep li:last-child{border:0}.keep em{color:var(--keep);
-font-style:normal}.bars{display:grid;grid-template-columns:auto 1fr auto;gap:.35rem .7rem;
-align-items:center;font-variant-numeric:tabular-nums}.bars .track{background:var(--line);
-border-radius:6px;height:.85rem;overflow:hidden}.bars .track s{display:block;height:100%;
-background:var(--bar);border-radius:6px}.bars .on{font-weight:600}
-.chip{display:inline-block;border-radius:99px;padding:.05rem .55rem;font-size:.78rem;
-background:var(--keepsoft);color:var(--keep)}.chip.no{background:var(--line);color:var(--soft)}
-table{border-collapse:collapse;width:100%}td{padding:.35rem 0;border-bottom:1px solid var(--line);
-vertical-align:top}td:last-child{text-align:right;font-variant-numeric:tabular-nums;
-padding-left:1rem;white-space:nowrap}tr:last-child td{border:0}details summary{cursor:pointer;
-color:var(--soft)}footer{color:var(--soft);font-size:.85rem;margin-top:1.5rem}
-</style></head><body><main>
-<div class="eyebrow">Repair plan · nothing has been changed</div>
-<h1>$title</h1><p class="lead">$lead</p>$body
-<footer>Made by RePAIR. The numbers of the budget are limits; the measures come with the edit
+from repair.drawing import document
+
+_EYEBROW = "Repair plan · nothing has been changed"
+_FOOTER = """Made by RePAIR. The numbers of the budget are limits; the measures come with the edit
 itself, and an edit that breaks one is rolled back. This page quotes what would be forgotten:
-keep it as you would keep that.</footer>
-</main></body></html>
-""")
+keep it as you would keep that."""
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -69,9 +28,8 @@ def page(record: Mapping[str, Any]) -> str:
     targets = ", ".join(record.get("targets") or ()) or "this"
     if plan is None:
         lead = "The model was asked in all its wordings and gave no answer that it agrees on."
-        return _PAGE.substitute(
-            title=f"Nothing to change: {escape(targets)}", lead=lead, body=_reading(record)
-        )
+        title = f"Nothing to change: {targets}"
+        return document(title, _EYEBROW, lead, _reading(record), _FOOTER)
     verb = "Correct" if plan["operation"] == "correct" else "Forget"
     parts = (
         _counts(plan),
@@ -81,16 +39,14 @@ def page(record: Mapping[str, Any]) -> str:
         _budget(plan),
         _reading(record),
     )
-    return _PAGE.substitute(
-        title=f"{verb}: {escape(targets)}", lead=_lead(plan), body="".join(parts)
-    )
+    return document(f"{verb}: {targets}", _EYEBROW, _lead(plan), "".join(parts), _FOOTER)
 
 
 def _lead(plan: Mapping[str, Any]) -> str:
     facts, kept = len(plan["facts"]), len(plan["neighbours"])
     many = "one fact" if facts == 1 else f"{facts} facts"
     subjects = sorted({fact["subject"] for fact in plan["facts"] if fact["subject"]})
-    about = f" about {escape(', '.join(subjects[:4]))}" if subjects else ""
+    about = f" about {', '.join(subjects[:4])}" if subjects else ""
     return (
         f"The model knows {many}{about}. The edit moves what it computes at the tokens of the "
         f"answer towards its own “I don’t know”, holds {kept} neighbouring facts in place, and "

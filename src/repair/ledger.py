@@ -84,16 +84,17 @@ class Ledger(AbstractContextManager["Ledger"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def view(self, owner: str, *, shared: bool = False, actor: str = "") -> Ledger:
+    def view(self, owner: str, *, shared: bool = False, actor: str = "", model: str = "") -> Ledger:
         """The same ledger as one person sees it: everyone's edits and their own.
 
         Args:
             owner: whose edits are seen beside everyone's; what is committed is theirs.
             shared: everyone's edits may be changed, and what is committed is everyone's.
             actor: the name that the journal gives to what is done through this view.
+            model: the hash of another model whose edits are seen; empty for this one.
         """
         seen = copy.copy(self)
-        seen.owner, seen.shared, seen.actor = owner, shared, actor
+        seen.owner, seen.shared, seen.actor, seen.model = owner, shared, actor, model or self.model
         return seen
 
     @contextmanager

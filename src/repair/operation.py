@@ -47,7 +47,7 @@ from repair.writing import write
 OnStage = Callable[[Stage], None]
 # How many of the retain sample's answers the divergence is measured on.
 KL_ANSWERS = 16
-# How many rows of keys an edit leaves behind for later ones to spare.
+# How many rows of keys an edit leaves behind for later ones to spare, for each of its facts.
 KEPT_RANK = 48
 PREFIX_SHARE = 0.4
 # Where the answer's first token is likelier than this in any wording, unseen ones may still give
@@ -192,9 +192,10 @@ class Operation:
             return outputs + strength * (wanted - outputs)
 
         kept: dict[int, Tensor] = {}
+        rank = KEPT_RANK * max(1, len(plan.facts))
 
         def solver(layer: int, keys: Tensor, residual: Tensor) -> LowRank:
-            kept[layer] = sketch(keys, rows.weights, KEPT_RANK).cpu()
+            kept[layer] = sketch(keys, rows.weights, rank).cpu()
             return self._layer_solution(plan, layer, keys, residual, rows.weights)
 
         found = edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver)
@@ -214,7 +215,8 @@ class Operation:
         b = torch.cat([*(update.b for update in own), low.b.cpu()], dim=1)
         a = torch.cat([*(update.a for update in own), low.a.cpu()], dim=0)
         both = [update.keys for update in own if update.keys is not None]
-        kept = torch.cat([*both, sketch(keys, rows.weights, KEPT_RANK).cpu()])
+        rank = KEPT_RANK * max(1, len(plan.facts))
+        kept = torch.cat([*both, sketch(keys, rows.weights, rank).cpu()])
         return (*(u for u in updates if u.layer != last), LowRankUpdate(last, b, a, kept))
 
     def _layer_solution(

@@ -208,7 +208,7 @@ class Session:
         with self.patient.remembering():
             with clock.time("surgeon"):
                 plan = self.surgeon.plan_question(question, answer)
-            return self._carry_out(plan, (question,), clock, strength=part)
+            return self.carry_out(plan, (question,), clock, strength=part)
 
     def together(
         self, texts: Sequence[str], fleet: Fleet, *, budget: Budget | None = None, **how: Any
@@ -226,7 +226,7 @@ class Session:
                 plans = fleet.plans(intents)
             plan = merged(plans).within(budget) if plans else None
             joint = JointOperation(self.patient, self.preparation, fleet, self.ledger, self._tell)
-            return self._carry_out(plan, texts, clock, operation=joint, **how)
+            return self.carry_out(plan, texts, clock, operation=joint, **how)
 
     def plan(self, text: str, *, explain: bool = False) -> dict[str, Any]:
         """Watchdog and surgeon; nothing is applied.
@@ -263,9 +263,9 @@ class Session:
                 if question:
                     return to_confirm(intent, question)
             plan = plan and plan.within(budget)
-            return self._carry_out(plan, intent.targets, clock, **how)
+            return self.carry_out(plan, intent.targets, clock, **how)
 
-    def _carry_out(
+    def carry_out(
         self,
         plan: RepairPlan | None,
         targets: Sequence[str],
@@ -276,6 +276,7 @@ class Session:
         accept: bool = False,
         operation: Operation | None = None,
     ) -> Outcome:
+        """A plan in hand, to its end; None is one for something that the patient does not know."""
         if plan is None:
             why = "I don't know that anyway; nothing was changed."
             return Outcome("unknown_fact", targets=tuple(targets), reason=why)

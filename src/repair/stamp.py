@@ -173,6 +173,9 @@ def sketch(keys: Tensor, weights: Tensor, rank: int) -> Tensor:
     """
     _check_matrix("keys", keys)
     k, _ = _weighted(keys, keys, weights)
+    if len(k) > k.shape[1]:
+        values, u = _leading(k.T @ k, rank)
+        return _single(values.sqrt()[:, None] * u.T, keys.device)
     _, v = _leading(k @ k.T, rank)
     return _single(v.T @ k, keys.device)
 

@@ -20,6 +20,7 @@ from repair.cli import (
     inspection,
     results,
     serving,
+    standing,
 )
 from repair.cli.options import JSON_KEY
 from repair.errors import RepairError
@@ -74,6 +75,12 @@ for _panel, _commands in {
         results.verify,
         results.audit,
         results.export,
+    ),
+    "Stay sure": (
+        standing.watch,
+        standing.check,
+        standing.comply,
+        standing.explain,
     ),
 }.items():
     for _command in _commands:

@@ -6,6 +6,7 @@ import logging
 import os
 from contextlib import closing
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,9 +39,18 @@ def serve(
         list[str] | None,
         typer.Option(metavar="URL", show_default=False, help="One for each vLLM replica."),
     ] = None,
+    facts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Trusted facts that a curator may have answers held to.",
+        ),
+    ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API and the web page. Ctrl-C stops it."""
     from repair.cli import display
+    from repair.factcheck import read_facts
     from repair.patient import Patient
     from repair.people import Policy as PeoplePolicy
     from repair.policy import Policy
@@ -53,7 +63,7 @@ def serve(
     if (engine is EngineKind.vllm) != bool(engine_url):
         raise UsageError("--engine vllm and --engine-url go together.", "Give both or none.")
     replicas = [Replica(url, os.environ.get("OPENAI_API_KEY")) for url in engine_url or ()]
-    settings = flags.settings()
+    settings, trusted = flags.settings(), read_facts(facts) if facts else ()
     rules, people = Policy.load(settings.policy), PeoplePolicy.read(settings.policy)
     socket = listen(host, port)
     with display.Stages():
@@ -71,6 +81,7 @@ def serve(
             rules=rules,
             local=is_loopback(host),
             replicas=replicas,
+            facts=trusted,
         )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     shown = f"[{host}]" if ":" in host else host

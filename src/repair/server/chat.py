@@ -9,6 +9,7 @@ import asyncio
 import json
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -208,7 +209,7 @@ async def talk(service: Service, asked: list[Question], shape: Completion) -> An
     choices = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": answer.text.strip()},
+            "message": _message(service, asked[index], answer.text.strip()),
             "logprobs": None,
             "finish_reason": answer.last.finish,
         }
@@ -217,6 +218,12 @@ async def talk(service: Service, asked: list[Question], shape: Completion) -> An
     last = [answer.last for answer in answers]
     service.metrics.answer_seconds.observe(time.perf_counter() - start)
     return shape.whole(choices, last[0].version, _counted(service, last))
+
+
+def _message(service: Service, question: Question, text: str) -> dict[str, Any]:
+    """An answer in OpenAI's shape, marked where it contradicts a trusted fact."""
+    mark = service.trusted.mark(question.messages, text)
+    return {"role": "assistant", "content": text, **({"repair": mark} if mark else {})}
 
 
 async def stream_talk(
@@ -230,6 +237,7 @@ async def stream_talk(
     found: asyncio.Queue[tuple[int, Piece | RepairError]] = asyncio.Queue()
     tasks = [asyncio.ensure_future(_into(found, i, service, q)) for i, q in enumerate(asked)]
     last: dict[int, Piece] = {}
+    said: dict[int, str] = defaultdict(str)
     try:
         while len([p for p in last.values() if p.finish]) < len(asked):
             index, piece = await found.get()
@@ -238,8 +246,11 @@ async def stream_talk(
                     raise piece
                 yield _failed(piece)
                 break
-            role = {} if index in last else {"role": "assistant"}
+            role: dict[str, Any] = {} if index in last else {"role": "assistant"}
             last[index] = piece
+            said[index] += piece.text
+            mark = service.trusted.mark(asked[index].messages, said[index]) if piece.finish else {}
+            role |= {"repair": mark} if mark else {}
             yield shape.event({**role, "content": piece.text}, piece.finish or None, index=index)
         counts = _counted(service, list(last.values()))
         if usage:

@@ -193,6 +193,33 @@ def audit(service: Served, person: Asking) -> dict[str, Any]:
     return {"events": service.ledger.verify(), "chain": "intact"}
 
 
+@router.get("/facts", tags=["facts"])
+def facts(service: Served, person: Asking) -> dict[str, Any]:
+    """The trusted facts of this server, and whether answers are held to them."""
+    service.access.require(person, "curator")
+    return service.trusted.to_json()
+
+
+@router.put("/facts", tags=["facts"])
+def hold_to_facts(body: schemas.Switch, service: Served, person: Asking) -> dict[str, Any]:
+    """Mark answers that contradict a trusted fact from now on, or no longer."""
+    service.access.require(person, "curator")
+    service.trusted.switch(body.on)
+    return {"on": service.trusted.on}
+
+
+@router.post("/facts/{line}/correct", tags=["facts"])
+async def correct(
+    line: Id, body: schemas.Accepting, service: Served, person: Asking
+) -> dict[str, Any]:
+    """Correct what the model says by one trusted fact."""
+    view, fact = service.access.editing(person, service.ledger), service.trusted.fact(line)
+    outcome = await service.theatre.correct(view, fact, accept=body.yes)
+    await asyncio.to_thread(service.engine.follow)
+    service.metrics.operations.labels(outcome.status).inc()
+    return outcome.to_json()
+
+
 @router.post("/knowledge", tags=["edits"])
 async def knowledge(body: schemas.Subject, service: Served, view: View) -> dict[str, Any]:
     """What the model says about a subject."""

@@ -118,6 +118,18 @@ class Strength(BaseModel):
     strength: float = Field(ge=0, le=1, allow_inf_nan=False)
 
 
+class Switch(BaseModel):
+    """``PUT /v1/facts``: whether answers are held to the trusted facts."""
+
+    on: bool
+
+
+class Accepting(BaseModel):
+    """``POST /v1/facts/{line}/correct``; ``yes`` goes ahead whatever it costs."""
+
+    yes: bool = False
+
+
 class Subject(BaseModel):
     """``POST /v1/knowledge``."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from repair.errors import UsageError
+from repair.factcheck import TrustedFact
 from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.people import People, Policy
@@ -20,6 +21,7 @@ from repair.server.metrics import Metrics
 from repair.server.remote import RemoteEngine
 from repair.server.replica import Replica
 from repair.server.theatre import Theatre, twin
+from repair.server.trusted import Trusted
 from repair.session import Session
 
 
@@ -32,6 +34,7 @@ class Service:
     access: Access
     history: History = field(default_factory=History)
     metrics: Metrics = field(default_factory=Metrics)
+    trusted: Trusted = field(default_factory=Trusted)
 
     @property
     def ledger(self) -> Ledger:
@@ -67,6 +70,7 @@ def open_service(
     rules: RequestPolicy | None = None,
     local: bool = True,
     replicas: Sequence[Replica] = (),
+    facts: Sequence[TrustedFact] = (),
 ) -> Service:
     """A service that answers with ``patient`` itself, or with other servers of the same model.
 
@@ -76,6 +80,7 @@ def open_service(
         rules: what may be asked of the model; None takes the rules that ship.
         local: the server will listen on a loopback address alone.
         replicas: who answers instead of this process; they get the edits as adapters.
+        facts: what a curator may have answers held to.
     """
     operated = patient if replicas else twin(patient)
     theatre = Theatre(Session(operated, home=home, database=database, policy=rules))
@@ -85,4 +90,4 @@ def open_service(
         if not replicas
         else RemoteEngine(operated, theatre.ledger, replicas, home / "adapters", theatre.answers)
     )
-    return Service(engine, theatre, access)
+    return Service(engine, theatre, access, trusted=Trusted(facts))

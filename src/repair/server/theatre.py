@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from repair.factcheck import FactCheck, TrustedFact
 from repair.ledger import Ledger
 from repair.operation import OnStage
 from repair.patient import Patient
@@ -69,6 +70,11 @@ class Theatre:
     async def request(self, view: Ledger, text: str, tell: OnStage, **how: Any) -> Outcome:
         """One request, as `Session.request`."""
         return await self._alone(view, partial(self.session.request, text, **how), (), tell)
+
+    async def correct(self, view: Ledger, fact: TrustedFact, *, accept: bool) -> Outcome:
+        """One correction by a trusted fact, as `FactCheck.correct`."""
+        check = FactCheck(self.session, [fact])
+        return await self._alone(view, lambda: check.correct(fact, accept=accept))
 
     async def plan(self, view: Ledger, text: str) -> dict[str, Any]:
         """What a request would do, as `Session.plan`; nothing is changed."""

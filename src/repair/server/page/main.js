@@ -1,6 +1,6 @@
 // The conversation: sends turns, shows replies as they come, and cards where it changes.
 
-import { chat, get, useKey } from "/page/api.js";
+import { chat, get, post, useKey } from "/page/api.js";
 import { OperationCard } from "/page/card.js";
 import { announce, el } from "/page/elements.js";
 import { knowledgeCard, subjectOf } from "/page/knowledge.js";
@@ -57,7 +57,10 @@ async function turn(text, extras = {}) {
     target = bubble("its", "");
     for await (const delta of chat(messages, extras)) {
       reply += delta.content ?? "";
-      if (delta.repair && !delta.repair.refused) {
+      if (delta.repair?.contradicts) {
+        target.textContent = reply;
+        mark(target, delta.repair.contradicts);
+      } else if (delta.repair && !delta.repair.refused) {
         card ??= open(target, extras);
         if (delta.repair.stage) card.stage(delta.repair.stage);
         else await close(card, delta);
@@ -73,6 +76,32 @@ async function turn(text, extras = {}) {
     target?.parentElement?.remove();
     failed(error);
   }
+}
+
+/** An answer that contradicts a trusted fact, and the button that corrects it. */
+function mark(target, { line, answer }) {
+  const told = el("small", { role: "status" }, `A trusted fact says: ${answer}`);
+  const button = el("button", { type: "button" }, "Correct it");
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    told.textContent = "Correcting …";
+    try {
+      const outcome = await post(`/v1/facts/${line}/correct`, {});
+      const done = outcome.status === "healed";
+      told.textContent = done ? `Corrected: ${answer}` : `Not corrected. ${outcome.reason}`;
+      if (done) {
+        name(outcome.edit, `Corrected: ${answer}`);
+        button.remove();
+        await timeline.refresh();
+      }
+      announce(told.textContent);
+    } catch (error) {
+      failed(error);
+    } finally {
+      button.disabled = false;
+    }
+  });
+  target.parentElement.append(el("div", { class: "contradicts" }, told, button));
 }
 
 function open(target, extras) {
