@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from collections.abc import Iterator
@@ -110,3 +111,12 @@ def test_a_picture_is_drawn_and_is_the_same_for_the_same_numbers(
     first, second = (picture.read_bytes() for picture in pictures)
     assert first.startswith(b"<?xml")
     assert first == second
+
+
+def test_the_numbers_about_pictures_are_those_measured() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "draw_vision.py"))
+    results = json.loads(script["RESULTS"].read_text(encoding="utf-8"))
+    assert _between("docs/vision.md", "vision") == script["forgetting"](results)
+    card = script["CARD"].relative_to(ROOT)
+    assert _between(str(card), "scores") == script["known"](results)
+    assert script["PICTURE"].is_file()

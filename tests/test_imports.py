@@ -18,9 +18,19 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(names.split()) for names in row)
     for row in (
         ("types", "settings", "errors"),
-        ("catalogue", "refusals", "plan", "retain", "replies", "explain drawing"),
         (
-            "patient architectures checkpoint decoding memory prompts weights quantised saving",
+            "catalogue",
+            "refusals",
+            "plan",
+            "retain",
+            "replies",
+            "explain drawing",
+            "sights",
+            "pictures",
+        ),
+        (
+            "patient architectures checkpoint decoding memory prompts weights quantised saving "
+            "sight",
             "stamp streaming",
             "world",
         ),
@@ -34,7 +44,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ),
         (
             "watchdog network requests utterance targets corrections phrases phrases_more readers",
-            "surgeon phrasebook discover restore writer",
+            "surgeon phrasebook discover restore writer portrait",
             "separation",
             "operation preparation rows writing earlier budget joint redaction",
             "export",

@@ -21,8 +21,16 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.utils import logging as library_log
 
 from repair.architectures import refuse_quantised
@@ -36,6 +44,7 @@ from repair.memory import (
     weight_files,
 )
 from repair.quantised import BITS, quantisation_config, require_bitsandbytes
+from repair.sight import Sight, read_processor
 from repair.types import Quantization
 
 if TYPE_CHECKING:
@@ -47,6 +56,8 @@ if TYPE_CHECKING:
     )
 
 EMBEDDED = Path(__file__).with_name("embedded")
+# The embedded model that sees, and what --model calls it.
+VISION, EMBEDDED_VISION = "vision", Path(__file__).with_name("embedded_vision")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SMALL_BYTES = 1_000_000_000
 _DESCRIPTION_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
@@ -139,7 +150,7 @@ class Checkpoint:
             )
         except _BROKEN as error:
             raise self._broken("configuration", error) from error
-        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not _sees(config):
             raise ModelNotFound(
                 f"The model {self.name} is no causal language model ({config.model_type}).",
                 "Use a model that generates text.",
@@ -155,7 +166,7 @@ class Checkpoint:
         quantise: BitsAndBytesConfig | None,
     ) -> PreTrainedModel:
         """The model on one device, or (None) laid out over all by accelerate."""
-        factory: Any = AutoModelForCausalLM
+        factory: Any = AutoModelForImageTextToText if _sees(config) else AutoModelForCausalLM
         # Packed weights are made where they stay.
         packed = quantise is not None or getattr(config, "quantization_config", None) is not None
         how: dict[str, Any] = {"device_map": {"": device}} if packed else {}
@@ -201,11 +212,41 @@ class Checkpoint:
             raise ModelNotFound(f"The model {self.name} has no usable tokenizer files.", _AGAIN)
         return tokenizer
 
+    def sight(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sight | None:
+        """How the model takes pictures in; None for a model of text alone.
+
+        Raises:
+            EnvironmentProblem: its image processor needs a package that is not installed.
+            ModelNotFound: it has no usable image processor.
+        """
+        if not _sees(model.config):
+            return None
+        try:
+            with quiet_library(progress=False):
+                processor = read_processor(self.folder, model, tokenizer)
+        except ImportError as error:
+            raise EnvironmentProblem(
+                f"The model {self.name} needs further packages to see.",
+                "pip install 'repair-unlearning[vision]', or add torchvision.",
+            ) from error
+        except _BROKEN as error:
+            raise self._broken("image processor", error) from error
+        if getattr(processor, "image_token", None) is None:
+            raise ModelNotFound(f"The model {self.name} has no image processor.", _AGAIN)
+        if not getattr(tokenizer, "chat_template", None):
+            tokenizer.chat_template = getattr(processor, "chat_template", None)
+        return Sight(model, processor)
+
     def _broken(self, part: str, error: BaseException) -> ModelNotFound:
         detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
         return ModelNotFound(
             f"The {part} of {self.name} cannot be read ({detail[:160].rstrip('. :')}).", _AGAIN
         )
+
+
+def _sees(config: PretrainedConfig) -> bool:
+    """Whether the model takes pictures beside text."""
+    return config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 def find_checkpoint(path_or_id: str | Path | None, revision: str | None = None) -> Checkpoint:
@@ -217,13 +258,14 @@ def find_checkpoint(path_or_id: str | Path | None, revision: str | None = None) 
     Raises:
         ModelNotFound: there is no such model, or it cannot be fetched.
     """
-    if path_or_id is None:
-        if not (EMBEDDED / "config.json").is_file():
+    if path_or_id is None or (path_or_id == VISION and not Path(VISION).exists()):
+        folder, name = (EMBEDDED, "embedded") if path_or_id is None else (EMBEDDED_VISION, VISION)
+        if not (folder / "config.json").is_file():
             raise ModelNotFound(
-                "The embedded model is missing from this installation.",
+                f"The {name} model is missing from this installation.",
                 "Reinstall the package, or name another model with --model.",
             )
-        return Checkpoint(EMBEDDED, "embedded", str(EMBEDDED))
+        return Checkpoint(folder, name, str(folder))
     folder = Path(path_or_id).expanduser()
     try:
         is_folder, is_file = folder.is_dir(), folder.is_file()

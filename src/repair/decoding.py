@@ -26,6 +26,8 @@ from repair.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from repair.sight import Sight
+
 Ids = Sequence[int]
 
 # The library's class has no annotations.
@@ -49,10 +51,18 @@ class Decoder:
         model: in evaluation mode.
         ends: ids that end a reply, beside those that the model itself names.
         pad: any id does, since padding is masked.
+        sight: turns the numbers of pictures among the ids into what the model takes.
     """
 
-    def __init__(self, model: PreTrainedModel, ends: Sequence[int | None], pad: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        ends: Sequence[int | None],
+        pad: int,
+        sight: Sight | None = None,
+    ) -> None:
         self.model = model
+        self.sight = sight
         self.pad = pad
         self._own_ends = tuple(ends)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -95,6 +105,12 @@ class Decoder:
             mask[index, place] = 1
         return tokens.to(self.device), mask.to(self.device)
 
+    def _shown(self, ids: Sequence[Ids], tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The batch as the model reads it, with what goes beside it where pictures are shown."""
+        if self.sight is None:
+            return tokens, {}
+        return self.sight.inputs(ids, tokens, self.model.dtype)
+
     @property
     def device(self) -> torch.device:
         """Where token ids go in: the embedding's, also where the layers lie on several."""
@@ -112,10 +128,16 @@ class Decoder:
         put in. Errors are those of ``batch``.
         """
         tokens, mask = self.batch(ids, left=False)
+        tokens, beside = self._shown(ids, tokens)
         fewer = {"logits_to_keep": last} if last and self._keeps_logits else {}
         with torch.inference_mode(not grad):
             found: Tensor = self.model(
-                input_ids=tokens, attention_mask=mask, use_cache=False, return_dict=True, **fewer
+                input_ids=tokens,
+                attention_mask=mask,
+                use_cache=False,
+                return_dict=True,
+                **fewer,
+                **beside,
             ).logits
         return found[:, -last:] if last else found
 
@@ -143,6 +165,7 @@ class Decoder:
             **{"do_sample": False, **sampling},
         )
         generator: Any = self.model
+        tokens, beside = self._shown(prompts, tokens)
         with self._generating, self._plain_generation(), torch.no_grad():
             output = generator.generate(
                 input_ids=tokens,
@@ -151,6 +174,7 @@ class Decoder:
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([stop] if stop else []),
                 logits_processor=[steer] if steer else None,
+                **beside,
             )
         rows: list[list[int]] = output[:, tokens.shape[1] :].tolist()
         return [

@@ -20,6 +20,7 @@ from repair.earlier import Kept, Protection
 from repair.errors import NotFinite
 from repair.ledger import Ledger
 from repair.patient import Patient
+from repair.pictures import has_picture
 from repair.plan import MAX_ANSWER_TOKENS, Procedure, RepairPlan
 from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows, build_write_rows
@@ -339,7 +340,12 @@ class Operation:
                 strength=outcome.strength,
                 updates=trial.updates,
                 targets=plan.targets,
-                probes=[p for p in probes_of(plan) if p.kind in ("exact", "paraphrase")],
+                # A picture is not kept, so what was asked about it cannot be asked again.
+                probes=[
+                    p
+                    for p in probes_of(plan)
+                    if p.kind in ("exact", "paraphrase") and not has_picture(p.question)
+                ],
                 measures={**trial.measures, "kl": trial.kl},
                 tokenise=rouge_tokens,
             )

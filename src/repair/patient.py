@@ -21,8 +21,10 @@ from repair.architectures import MlpOutput, find_mlp_outputs
 from repair.checkpoint import choose_device, find_checkpoint
 from repair.decoding import Decoder, Memory
 from repair.errors import ExportUnsupported, UsageError
+from repair.pictures import Picture
 from repair.prompts import Prompts
 from repair.saving import save_model
+from repair.sight import Sight
 from repair.types import Edit, LowRankUpdate, Messages, Quantization
 from repair.weights import EditableWeights
 
@@ -44,6 +46,7 @@ class Patient:
         tokenizer: the model's own.
         name: what to call the model.
         content_hash: identifies the untouched weights; computed from them if not given.
+        sight: how the model takes pictures in; None reads text alone.
 
     Raises:
         ModelNotEditable: the model has no MLP outputs that can take an edit.
@@ -56,6 +59,7 @@ class Patient:
         *,
         name: str = "model",
         content_hash: str | None = None,
+        sight: Sight | None = None,
     ) -> None:
         self.layers: tuple[MlpOutput, ...] = find_mlp_outputs(model)
         self.model = model
@@ -64,12 +68,14 @@ class Patient:
         self.source = name
         self.revision: str | None = None
         self.folder: Path | None = None  # Where it was loaded from; never written to.
-        self._prompts = Prompts(tokenizer)
+        self.sight = sight
+        self._prompts = Prompts(tokenizer, sight)
         self._content_hash = content_hash
         self._decoder = Decoder(
             model,
             (tokenizer.eos_token_id, self._prompts.end_of_turn),
             self._pad(),
+            sight,
         )
         self._memory = Memory()
         self._remembers = 0
@@ -108,7 +114,11 @@ class Patient:
             dtype, choose_device(device), quantization, spread=device == "auto"
         )
         patient = cls(
-            model, tokenizer, name=checkpoint.name, content_hash=checkpoint.content_hash()
+            model,
+            tokenizer,
+            name=checkpoint.name,
+            content_hash=checkpoint.content_hash(),
+            sight=checkpoint.sight(model, tokenizer),
         )
         patient.source, patient.revision = checkpoint.source, checkpoint.revision
         patient.folder = checkpoint.folder.resolve()
@@ -137,6 +147,30 @@ class Patient:
         return self._content_hash
 
     # Asking
+
+    def show(self, picture: Picture) -> str:
+        """Show a picture; its reference may then stand in any message.
+
+        Raises:
+            UsageError: the model reads text alone.
+        """
+        if self.sight is None:
+            raise UsageError(
+                f"The model {self.name} reads text alone and cannot see a picture.",
+                "Use --model vision, or another vision-language model.",
+            )
+        return self.sight.add(picture)
+
+    def shown(self, reference: str) -> Picture:
+        """The picture that a reference names.
+
+        Raises:
+            UsageError: no such picture was shown, or not lately.
+        """
+        found = None if self.sight is None else self.sight.picture(reference)
+        if found is None:
+            raise UsageError(f"There is no {reference[1:-1]} here.", "Show it again.")
+        return found
 
     def prompt_ids(self, messages: Messages, prefix: str = "") -> list[int]:
         """Token ids up to where the answer begins, then those of ``prefix``.

@@ -42,7 +42,10 @@ Spoken = tuple[list[int], int]
 # Token ids with the positions that count; such texts with their weight in C.
 Text = tuple[Sequence[int], range]
 Part = tuple[Sequence[Text], float]
-SHIPPED = Path(__file__).parent / "embedded" / "preparation.safetensors"
+SHIPPED = tuple(
+    Path(__file__).parent / folder / "preparation.safetensors"
+    for folder in ("embedded", "embedded_vision")
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def prepare(patient: Patient, cache: Path | None) -> Preparation:
         cache: a folder for the result; None keeps nothing.
     """
     name = f"{patient.content_hash}.safetensors"
-    for path in (SHIPPED, *((cache / name,) if cache else ())):
+    for path in (*SHIPPED, *((cache / name,) if cache else ())):
         found = load(path, patient.content_hash)
         if found is not None:
             return found

@@ -13,6 +13,8 @@ from repair.types import Message, Messages
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from repair.sight import Sight
+
 _ANSWER = "Yes."
 _PLAIN_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 _PLAIN_STOP = "\nUser:"
@@ -23,11 +25,12 @@ class Prompts:
 
     With a chat template the conversation is what the template makes of it. Without one it
     is plain text, one ``User: …`` or ``Assistant: …`` line per message and ``Assistant:`` at
-    the end; an answer then starts with a space.
+    the end; an answer then starts with a space. ``sight`` puts pictures where messages name them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, sight: Sight | None = None) -> None:
         self.tokenizer = tokenizer
+        self.sight = sight
         self.has_chat_template = bool(getattr(tokenizer, "chat_template", None))
         self.end_of_turn: int | None = self._find_end_of_turn()
 
@@ -40,10 +43,25 @@ class Prompts:
         if not messages:
             raise UsageError("The conversation is empty.", "Give at least one message.")
         if self.has_chat_template:
-            ids = self._ids(self._render(messages, add_generation_prompt=True))
+            ids = self._seen(messages, self._render(messages, add_generation_prompt=True))
         else:
-            ids = [*self._plain_start(), *self._ids(_plain(messages))]
+            ids = [*self._plain_start(), *self._seen(messages, self._plain(messages))]
         return ids + self.answer_ids(prefix)
+
+    def _seen(self, messages: Messages, text: str) -> list[int]:
+        """Ids of a written conversation and of the pictures in it."""
+        if self.sight is None:
+            return self._ids(text)
+        names = self.sight.names([message["content"] for message in messages])
+        return self.sight.ids(text, names, self._ids)
+
+    def _plain(self, messages: Messages) -> str:
+        marked = self.sight.marked if self.sight is not None else str
+        lines = [
+            f"{_PLAIN_NAMES.get(message['role'], message['role'])}: {marked(message['content'])}"
+            for message in messages
+        ]
+        return "\n".join([*lines, "Assistant:"])
 
     def encode(self, messages: Messages, answer: str) -> tuple[list[int], int]:
         """Ids of prompt, answer and end of turn, and the index of the first answer token.
@@ -101,8 +119,12 @@ class Prompts:
         # Templates of reasoning models open with thoughts unless told not to; the others
         # ignore the variable.
         tokenizer: Any = self.tokenizer
+        written: list[dict[str, Any]] = [dict(message) for message in messages]
+        if (sight := self.sight) is not None:
+            for message in written:
+                message["content"] = sight.parts(message["content"])
         text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
+            written,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,
@@ -128,14 +150,6 @@ class Prompts:
         }
         after = self._ids(rendered.rpartition(_ANSWER)[2])
         return next((index for index in after if index in special), default)
-
-
-def _plain(messages: Messages) -> str:
-    lines = [
-        f"{_PLAIN_NAMES.get(message['role'], message['role'])}: {message['content']}"
-        for message in messages
-    ]
-    return "\n".join([*lines, "Assistant:"])
 
 
 def _without_system(messages: Messages) -> list[Message] | None:

@@ -19,6 +19,7 @@ from repair.joint import Fleet, JointOperation, merged
 from repair.ledger import Ledger
 from repair.operation import Clock, OnStage, Operation
 from repair.patient import Patient
+from repair.pictures import REFERENCE, without_pictures
 from repair.plan import RepairPlan
 from repair.policy import Policy
 from repair.preparation import Preparation, prepare
@@ -176,7 +177,8 @@ class Session:
         with clock.time("watchdog"):
             intent = self._read(text, self.messages)
         if kind is not None and intent.kind != kind:
-            intent = replace(intent, kind=kind, targets=intent.targets or (text.strip(),))
+            named = intent.targets or (without_pictures(text),)
+            intent = replace(intent, kind=kind, targets=named)
         question = self.policy.request(text, intent).question(accepted=yes)
         if intent.kind not in ("forget", "correct") or not intent.targets:
             return Outcome(
@@ -370,7 +372,8 @@ class Session:
     def _read(self, text: str, history: Sequence[Message]) -> Intent:
         if self.watchdog is None:
             self.watchdog = Watchdog.load()
-        return self.watchdog.read(text, history)
+        intent = self.watchdog.read(without_pictures(text), history)
+        return replace(intent, pictures=tuple(REFERENCE.findall(text)))
 
     @property
     def operation(self) -> Operation:

@@ -17,6 +17,7 @@ from repair.errors import UsageError
 from repair.patient import Patient
 from repair.phrasebook import REVERSED, Reading, read, whole_subject
 from repair.plan import MAX_ANSWER_TOKENS, MAX_TEXT, Procedure, RepairPlan
+from repair.portrait import plan_seen
 from repair.refusals import is_refusal
 from repair.retain import RETAIN_QUESTIONS
 from repair.types import Budget, Intent, KnownFact, Message
@@ -64,6 +65,8 @@ class Surgeon:
                 "The correction does not say what is right instead.",
                 'Say it like this: "That is wrong, it is …".',
             )
+        if intent.pictures:
+            return plan_seen(self, intent)
         facts: list[KnownFact] = []
         for target in intent.targets:
             facts += [f for f in self.known(target) if f.question not in _questions(facts)]
@@ -201,7 +204,8 @@ class Surgeon:
             if is_refusal(reply):
                 found.setdefault(index, []).append(name)
         return tuple(
-            replace(fact, standins=tuple(found.get(index, ()))) for index, fact in enumerate(facts)
+            replace(fact, standins=fact.standins or tuple(found.get(index, ())))
+            for index, fact in enumerate(facts)
         )
 
     def _answered(self, wanted: Sequence[tuple[str, Topic]]) -> tuple[KnownFact, ...]:

@@ -34,13 +34,15 @@ class Intent:
     """What the watchdog read in one user turn.
 
     ``targets`` are spans of the text, or the question or name that a pronoun stands for.
-    ``replacement`` is the value given with a correction, None otherwise.
+    ``replacement`` is the value given with a correction, None otherwise. ``pictures`` are the
+    references of the pictures that the turn came with.
     """
 
     kind: IntentKind
     targets: tuple[str, ...] = ()
     confidence: float = 1.0
     replacement: str | None = None
+    pictures: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {"intent": self.kind, "targets": list(self.targets), "confidence": self.confidence}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from repair.cli.options import Flags, Json, Text, with_flags
+from repair.cli.options import Flags, Images, Json, Text, with_flags, with_pictures
 from repair.cli.output import complain, interactive, say, say_json
 from repair.errors import EnvironmentProblem, RepairError, UsageError
 from repair.types import Turn
@@ -27,13 +27,13 @@ Say anything; ask to forget or correct something in plain words.
 
 
 @with_flags
-def ask(text: Text, *, flags: Flags, as_json: Json = False) -> None:
+def ask(text: Text, *, flags: Flags, image: Images = None, as_json: Json = False) -> None:
     """Ask one thing. Without history; never edits."""
     from repair.cli import display
 
     with display.Stages() as stages, flags.session(stages) as session:
         stages.doing("thinking")
-        turn = session.ask(text)
+        turn = session.ask(with_pictures(session, text, image))
     if as_json:
         say_json(turn.to_json())
     else:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from repair.cli.options import Flags, Json, MaybeText, Text, Yes, with_flags
+from repair.cli.options import (
+    Flags,
+    Images,
+    Json,
+    MaybeText,
+    Text,
+    Yes,
+    with_flags,
+    with_pictures,
+)
 from repair.cli.output import complain, interactive, say, say_json
 from repair.errors import UsageError
 from repair.types import Budget
@@ -58,6 +67,7 @@ def forget(
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="With --ray: replicas of the model.")] = 2,
+    image: Images = None,
     as_json: Json = False,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -68,6 +78,8 @@ def forget(
     how = {"strength": strength, "budget": budget_of(budget)}
     if (text is None) == (many is None):
         raise UsageError("Give either a text or --from FILE.")
+    if image and many is not None:
+        raise UsageError("--image goes with one text.", "Leave out --from.")
     if many is not None:
         # One by one or together, what would cost too much is done when the user said yes.
         how |= {"dry_run": dry_run, "yes" if ray is None else "accept": yes}
@@ -75,7 +87,8 @@ def forget(
     if ray is not None:
         raise UsageError("--ray is for many requests.", "Give them with --from FILE.")
     assert text is not None  # noqa: S101 - one of the two was given
-    return _operate(flags, text, "forget", as_json=as_json, dry_run=dry_run, yes=yes, **how)
+    how |= {"dry_run": dry_run, "yes": yes, "images": image}
+    return _operate(flags, text, "forget", as_json=as_json, **how)
 
 
 def _forget_all(
@@ -165,11 +178,13 @@ def _operate(
     as_json: bool,
     dry_run: bool,
     yes: bool,
+    images: list[Path] | None = None,
     **how: Any,
 ) -> int:
     from repair.cli import display
 
     with display.Stages() as stages, flags.session(stages) as session:
+        text = with_pictures(session, text, images)
         stages.doing("reading the request")
         outcome = session.request(text, dry_run=dry_run, yes=yes, kind=kind, **how)
         waiting = outcome.status == "needs_confirmation" and not dry_run

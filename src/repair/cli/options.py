@@ -54,6 +54,15 @@ Json = Annotated[
         help="Print one JSON object on standard output and nothing else.",
     ),
 ]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--image",
+        metavar="FILE",
+        show_default=False,
+        help="A picture that the text is about; for a model that sees, as --model vision.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead without asking.")]
 
 
@@ -147,6 +156,20 @@ class Flags:
             yield session
         finally:
             session.close()
+
+
+def with_pictures(session: Session, text: str, images: list[Path] | None) -> str:
+    """The text with the pictures before it, as the session's patient was shown them.
+
+    Raises:
+        UsageError: a file that is no picture, or a model that reads text alone.
+    """
+    if not images:
+        return text
+    from repair.pictures import read_picture
+
+    shown = [session.patient.show(read_picture(path)) for path in images]
+    return " ".join([*shown, text])
 
 
 def with_flags(function: Callable[..., int | None]) -> Callable[..., None]:

@@ -63,7 +63,7 @@ def model(name: str, service: Served) -> dict[str, Any]:
 async def completions(body: schemas.ChatRequest, service: Served, person: Asking) -> Response:
     """Answer a conversation; a last turn that asks to forget or correct is carried out."""
     shape = chat.Completion(await asyncio.to_thread(chat.check_model, service, body.model))
-    messages = body.plain()
+    messages = await asyncio.to_thread(body.plain, service.show)
     intent = await chat.wish(service, body, messages)
     if intent is not None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -22,11 +23,24 @@ Words = Annotated[str, AfterValidator(_readable), Field(max_length=MOST_CHARACTE
 Line = Annotated[str, AfterValidator(_readable), Field(min_length=1, max_length=2000)]
 
 
+class ImageUrl(BaseModel):
+    """Where a picture is: in the URL itself (``data:``)."""
+
+    url: str
+
+
 class Part(BaseModel):
-    """One part of a message's content; only text is read."""
+    """One part of a message's content: text, or a picture; others are passed over."""
 
     type: str = "text"
     text: Words = ""
+    image_url: ImageUrl | None = None
+
+    def plain(self, show: Callable[[str], str]) -> str:
+        """The part as it stands in a message's text; ``show`` gives a picture's reference."""
+        if self.type == "image_url" and self.image_url is not None:
+            return show(self.image_url.url)
+        return self.text if self.type == "text" else ""
 
 
 class ChatMessage(BaseModel):
@@ -35,11 +49,11 @@ class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Words | list[Part] | None = None
 
-    def plain(self) -> Message:
-        """The message as the patient reads it."""
+    def plain(self, show: Callable[[str], str]) -> Message:
+        """The message as the patient reads it; see `Part.plain`."""
         content = self.content or ""
         if not isinstance(content, str):
-            content = "\n".join(part.text for part in content if part.type == "text")
+            content = "\n".join(filter(None, (part.plain(show) for part in content)))
         roles = {"developer": "system", "tool": "user"}
         return {"role": roles.get(self.role, self.role), "content": content}
 
@@ -78,9 +92,9 @@ class ChatRequest(BaseModel):
     stop: Line | Annotated[list[Line], Field(max_length=4)] | None = None
     repair: Extras = Extras()
 
-    def plain(self) -> list[Message]:
-        """All messages as the patient reads them."""
-        return [message.plain() for message in self.messages]
+    def plain(self, show: Callable[[str], str]) -> list[Message]:
+        """All messages as the patient reads them; see `Part.plain`."""
+        return [message.plain(show) for message in self.messages]
 
     def stops(self) -> tuple[str, ...]:
         """Where an answer is cut."""

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from repair.errors import UsageError
 from repair.factcheck import TrustedFact
 from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.people import People, Policy
+from repair.pictures import from_url
 from repair.policy import Policy as RequestPolicy
 from repair.server.access import Access
 from repair.server.batch import LocalEngine
@@ -37,6 +39,19 @@ class Service:
     def ledger(self) -> Ledger:
         """The ledger as everyone sees it."""
         return self.theatre.ledger
+
+    def show(self, url: str) -> str:
+        """Show the picture in a ``data:`` URL to the model; its reference.
+
+        Raises:
+            UsageError: no picture, a model that reads text alone, or one that answers elsewhere.
+        """
+        if not isinstance(self.engine, LocalEngine):
+            raise UsageError(
+                "A server whose replicas answer takes no pictures.",
+                "Serve the model with --engine transformers.",
+            )
+        return self.theatre.session.patient.show(from_url(url))
 
     def close(self) -> None:
         """Finish what is in hand and let go of threads and files."""

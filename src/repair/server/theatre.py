@@ -18,6 +18,7 @@ from repair.factcheck import FactCheck, TrustedFact
 from repair.ledger import Ledger
 from repair.operation import OnStage
 from repair.patient import Patient
+from repair.pictures import without_pictures
 from repair.server import hindsight
 from repair.session import Session
 from repair.types import Intent, Message, Outcome, Stage, Turn
@@ -35,7 +36,8 @@ def twin(patient: Patient) -> Patient:
     memo: dict[int, Any] = {id(tensor): tensor for tensor in shared if id(tensor) not in own}
     model = copy.deepcopy(patient.model, memo)
     tokenizer = copy.deepcopy(patient.tokenizer)
-    other = Patient(model, tokenizer, name=patient.name, content_hash=patient.content_hash)
+    hashed = patient.content_hash
+    other = Patient(model, tokenizer, name=patient.name, content_hash=hashed, sight=patient.sight)
     other.source, other.revision = patient.source, patient.revision
     return other
 
@@ -60,7 +62,7 @@ class Theatre:
 
     async def read(self, text: str, history: Sequence[Message]) -> Intent:
         """What a turn asks for; see `Watchdog.read`."""
-        return await asyncio.to_thread(self._watchdog.read, text, history)
+        return await asyncio.to_thread(self._watchdog.read, without_pictures(text), history)
 
     async def say(self, view: Ledger, history: Sequence[Message], text: str, tell: OnStage) -> Turn:
         """A turn that is an operation, to its end; ``tell`` hears its stages in that thread."""
