@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         (
             "activations",
             "verify",
-            "ledger vault schema records migrations journal postgres people",
+            "ledger vault schema records migrations journal postgres people healings",
             "adapter",
             "language_model",
             "policy",
@@ -49,8 +49,9 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "operation preparation rows writing earlier budget joint redaction",
             "export",
         ),
+        ("healing inventory",),
         ("session", "bench", "cluster"),
-        ("guard", "factcheck", "why", "why_page", "comply"),
+        ("guard", "tending", "factcheck", "why", "why_page", "comply"),
         ("server", "federated"),
         ("cli __main__ flower",),
     )

@@ -18,7 +18,7 @@ from repair.refusals import is_refusal
 from repair.surgeon import Surgeon
 
 # Questions that a model begins for each kind, to name subjects.
-BEGUN = 3072
+BEGUN = 1536
 # A name that it gives once only is most often made up.
 TWICE = 2
 # Conversations that it makes up beside.
@@ -47,19 +47,25 @@ def take(surgeon: Surgeon, *, begun: int = BEGUN, seed: int = 0) -> list[Item]:
         for kind in dict.fromkeys(t.kind for t in TOPICS)
         for subject, topic in _named(surgeon, kind, begun, seed)
     ]
-    first = _answered(surgeon, [(s, topic.question.replace("{s}", s)) for s, topic in pairs])
-    known = {item.question for item in first}
-    others = [
-        (s, rng.choice(topic.wordings[1:]).replace("{s}", s))
-        for s, topic in pairs
-        if topic.question.replace("{s}", s) in known and len(topic.wordings) > 1
+    said = answers(surgeon, [topic.question.replace("{s}", s) for s, topic in pairs])
+    known = [
+        (
+            Item(s, topic.question.replace("{s}", s), one),
+            rng.choice(topic.wordings[1:] or topic.wordings),
+        )
+        for (s, topic), one in zip(pairs, said, strict=True)
+        if one and not is_refusal(one)
     ]
-    made = [
-        Item("", str(messages[0]["content"]), reply)
-        for messages, reply in conversations(surgeon.patient, min(begun, IMAGINED), seed=seed + 1)
-        if reply and not is_refusal(reply)
-    ]
-    return [*first, *_answered(surgeon, others), *made]
+    again = [wording.replace("{s}", item.subject) for item, wording in known]
+    found = list[Item]()
+    for (item, _), question, two in zip(known, again, answers(surgeon, again), strict=True):
+        # What it answers in one way once and in another way next, it does not know.
+        if item.answer == two:
+            found += [item, Item(item.subject, question, two)]
+    for messages, reply in conversations(surgeon.patient, min(begun, IMAGINED), seed=seed + 1):
+        if reply and not is_refusal(reply):
+            found.append(Item("", str(messages[0]["content"]), reply))
+    return found
 
 
 def answers(surgeon: Surgeon, questions: Sequence[str]) -> list[str]:
@@ -82,12 +88,3 @@ def _named(surgeon: Surgeon, kind: str, begun: int, seed: int) -> Iterator[tuple
     for subject, count in times.items():
         if count >= TWICE:
             yield from ((subject, topic) for topic in topics(kind))
-
-
-def _answered(surgeon: Surgeon, asked: Sequence[tuple[str, str]]) -> list[Item]:
-    replies = answers(surgeon, [question for _, question in asked])
-    return [
-        Item(subject, question, reply)
-        for (subject, question), reply in zip(asked, replies, strict=True)
-        if reply and not is_refusal(reply)
-    ]

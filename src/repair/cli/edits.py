@@ -75,7 +75,7 @@ def forget(
     budget: Allowance = None,
 ) -> int:
     """Forget what the text asks for. Plans, edits, checks, and rolls back what harms."""
-    how = {"strength": strength, "budget": budget_of(budget)}
+    how: dict[str, Any] = {"strength": strength, "budget": budget_of(budget)}
     if (text is None) == (many is None):
         raise UsageError("Give either a text or --from FILE.")
     if image and many is not None:
@@ -146,8 +146,8 @@ def correct(
     budget: Allowance = None,
 ) -> int:
     """Replace a wrong fact by the one the text gives."""
-    how = {"budget": budget_of(budget)}
-    return _operate(flags, text, "correct", as_json=as_json, dry_run=dry_run, yes=yes, **how)
+    how: dict[str, Any] = {"budget": budget_of(budget), "dry_run": dry_run, "yes": yes}
+    return _operate(flags, text, "correct", as_json=as_json, **how)
 
 
 def budget_of(given: list[str] | None) -> Budget | None:

@@ -76,7 +76,7 @@ def heal(
             metavar="N",
             help="Questions the model begins for each kind of subject to name what it knows.",
         ),
-    ] = 3072,
+    ] = 1536,
     as_json: Json = False,
 ) -> int:
     """Put back what many edits hurt together, and go over what they left. For cron."""
