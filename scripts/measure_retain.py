@@ -25,6 +25,7 @@ from repair import Patient, __version__
 from repair.catalogue import topics
 from repair.operation import Operation
 from repair.preparation import Preparation, Spoken, compute, prepare
+from repair.refusals import is_refusal
 from repair.surgeon import Surgeon
 from repair.types import Fact, Message
 from repair.verify import confidence_interval
@@ -65,7 +66,8 @@ def measure(
     start = time.perf_counter()
     outcome = Operation(patient, preparation).run(plan)
     seconds = {"total": time.perf_counter() - start}
-    after, _ = recalls(patient, probes)
+    after, replies = recalls(patient, probes)
+    asked = [r for p, r in zip(probes, replies, strict=True) if p.kind in ("exact", "paraphrase")]
     patient.apply(())
     return {
         "task": fact.task,
@@ -74,7 +76,8 @@ def measure(
         "kl": outcome.kl,
         "forward_passes": outcome.forward_passes,
         "seconds": seconds,
-        "refused": 0.0,
+        "refused": sum(map(is_refusal, asked)) / len(asked),
+        "replies": asked,
         "before": before,
         "after": after,
     }
@@ -88,7 +91,6 @@ def table(records: Sequence[dict[str, Any]], texts: dict[str, int]) -> dict[str,
         if not mine:
             continue
         row = summary(mine)
-        row.pop("refused")
         for kind in ("neighbour", "retain"):
             ratios = [min(1.0, r["after"][kind] / max(r["before"][kind], 1e-9)) for r in mine]
             mean, low, high = confidence_interval(ratios)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,10 @@ def edits(
             result["cells"].append(cell)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(result, indent=2) + "\n")
+        if find_spec("matplotlib") is not None:
+            from repair.bench.scoreboard_picture import picture
+
+            out.with_suffix(".svg").write_text(picture(result["cells"]), encoding="utf-8")
     if as_json:
         output.say_json(result)
     else:

@@ -47,7 +47,7 @@ def pareto(rows: Results, kept: str) -> str:
         axes.set_ylim(-0.04, 1.04)
         _legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def curves(rows: Results, family: str, prefix: str, axis: str) -> str:
@@ -73,7 +73,7 @@ def curves(rows: Results, family: str, prefix: str, axis: str) -> str:
         axes.set_ylabel("recall of forgotten answers")
         _legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def _legend(axes: Any) -> None:
@@ -99,7 +99,7 @@ def _endless(marks: Sequence[str]) -> Iterator[str]:
         yield from marks
 
 
-def _svg(draw: Callable[[Any], None]) -> str:
+def svg(draw: Callable[[Any], None]) -> str:
     """What a function draws on one pair of axes.
 
     Raises:

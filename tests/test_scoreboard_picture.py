@@ -1,0 +1,25 @@
+"""The scoreboard's picture: every cell and every measure is on it, and it is the same each time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repair.bench.scoreboard_picture import picture
+
+
+def _cell(name: str, recall: float) -> dict[str, Any]:
+    kinds = ("exact", "paraphrase", "prefix_40", "few_shot", "role_play")
+    return {
+        "cell": name,
+        "attacks": {kind: {"mean": recall} for kind in kinds},
+        "kept": {name: {"ratio": 1.0 - recall} for name in ("neighbours", "untouched", "world")},
+    }
+
+
+def test_all_cells_and_measures_are_drawn() -> None:
+    cells = [_cell("single-1", 0.0), _cell("sequence-100", 0.25)]
+    drawn = picture(cells)
+    for text in ("single 1", "sequence 100", "exact", "prefix 40", "world kept", "best of 32"):
+        assert f">{text}</text>" in drawn
+    assert drawn == picture(cells)
+    assert drawn != picture(cells[:1])
