@@ -109,8 +109,9 @@ class Healer:
             if hurt:
                 self._push(made, active, *self._restoring(hurt))
                 left = self._given_away(requests)
-            if not left or turn == ROUNDS:
+            if not left or (turn == ROUNDS and len(left) <= first[1]):
                 break
+            # The last word is had by what was asked for: no more may be given away than before.
             self._push(made, active, *self._redirecting(left))
             hurt = self._hurt(items)
             left = self._given_away(requests) if not hurt else left
