@@ -16,6 +16,7 @@ from pathlib import Path
 
 from repair.catalogue import TOPICS, Topic, topics
 from repair.discover import discover
+from repair.inventory import answers
 from repair.patient import Patient
 from repair.preparation import Spoken, compute, imagine, save
 from repair.refusals import is_refusal
@@ -42,9 +43,9 @@ def known_answers(patient: Patient, *, count: int, subjects: int, seed: int = 0)
         for subject in discover(patient, kind, count=subjects, seed=seed)
         for topic in topics(kind)
     ]
-    said = _answers(surgeon, [(s, t.question) for s, t in asked])
-    again = [t.wordings[1 + i % 3] for i, (_, t) in enumerate(asked)]
-    also = _answers(surgeon, [(s, w) for (s, _), w in zip(asked, again, strict=True)])
+    said = answers(surgeon, [t.question.replace("{s}", s) for s, t in asked])
+    again = [t.wordings[1 + i % 3].replace("{s}", s) for i, (s, t) in enumerate(asked)]
+    also = answers(surgeon, again)
     sure = [
         (subject, topic, one)
         for (subject, topic), one, other in zip(asked, said, also, strict=True)
@@ -56,14 +57,6 @@ def known_answers(patient: Patient, *, count: int, subjects: int, seed: int = 0)
         for fact in rng.sample(sure, min(count, len(sure)))
         for spoken in _spoken(patient, *fact, rng)
     ]
-
-
-def _answers(surgeon: Surgeon, asked: list[tuple[str, str]]) -> list[str]:
-    """Replies in order; questions of similar length are asked together."""
-    questions = [wording.replace("{s}", subject) for subject, wording in asked]
-    order = sorted(range(len(questions)), key=lambda i: len(questions[i]))
-    replies = dict(zip(order, surgeon.ask([questions[i] for i in order]), strict=True))
-    return [replies[i] for i in range(len(questions))]
 
 
 def _spoken(

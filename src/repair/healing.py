@@ -9,8 +9,7 @@ is redirected anew. Both are rows for what went wrong alone, so few rows reach f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +17,9 @@ from torch import Tensor
 
 from repair import inventory
 from repair.activations import capture, edit_in_one_pass
+from repair.healings import KIND
 from repair.inventory import Item
+from repair.ledger import Ledger
 from repair.operation import Operation
 from repair.patient import Patient
 from repair.plan import MAX_ANSWER_TOKENS, RepairPlan
@@ -66,6 +67,26 @@ class Healing:
             and fewer < self.hurt[0] + self.given_away[0]
             and self.given_away[1] <= self.given_away[0]
         )
+
+
+def commit(ledger: Ledger, healing: Healing, over: Sequence[int]) -> int:
+    """Store a healing as an edit made over these, active; its id. Errors as in `Ledger.commit`."""
+    return ledger.commit(
+        kind=KIND,
+        method="stamp-lr",
+        redirect=1.0,
+        updates=healing.updates,
+        targets=(),
+        probes=(),
+        measures={
+            "asked": healing.asked,
+            "hurt": list(healing.hurt),
+            "requests": healing.requests,
+            "given_away": list(healing.given_away),
+            "over": list(over),
+        },
+        tokenise=rouge_tokens,
+    )
 
 
 class Healer:
@@ -127,18 +148,9 @@ class Healer:
 
     def _inventory(self) -> list[Item]:
         if not self._known:
-            with self._without_edits():
+            with self.patient.without_edits():
                 self._known = inventory.take(self.surgeon, begun=self._begun)
         return self._known
-
-    @contextmanager
-    def _without_edits(self) -> Iterator[None]:
-        active = self.patient.active
-        self.patient.apply(())
-        try:
-            yield
-        finally:
-            self.patient.apply(active)
 
     def _hurt(self, items: Sequence[Item]) -> list[Item]:
         replies = inventory.answers(self.surgeon, [item.question for item in items])
@@ -172,7 +184,7 @@ class Healer:
         weight = self.surgeon.procedure.neighbour_weight
         pairs = [(item.question, item.answer) for item in hurt]
         rows = spoken_rows(self.patient, pairs, weight=weight)
-        with self._without_edits():
+        with self.patient.without_edits():
             _, outputs = capture(self.patient, rows.rows, self._layers())
         return rows, lambda layer, _: outputs[layer]
 

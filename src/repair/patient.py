@@ -362,6 +362,10 @@ class Patient:
         """
         return self._weights.trial(updates)
 
+    def without_edits(self) -> AbstractContextManager[None]:
+        """The untouched model for the length of a block; its edits are put back at the end."""
+        return self._weights.untouched()
+
     # Saving
 
     def save_adapter(self, folder: str | Path) -> None:

@@ -68,12 +68,8 @@ def prepare(patient: Patient, cache: Path | None) -> Preparation:
         if found is not None:
             return found
     # Of the untouched model, whatever edits it carries now.
-    active = patient.active
-    patient.apply(())
-    try:
+    with patient.without_edits():
         made = compute(patient, imagine(patient, IMAGINED))
-    finally:
-        patient.apply(active)
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
         save(made, cache / name, patient.content_hash)

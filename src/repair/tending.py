@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from repair import healings
-from repair.healing import Healer, Healing
+from repair.healing import Healer, Healing, commit
 from repair.inventory import BEGUN
 from repair.phrasebook import read
 from repair.session import Session
@@ -61,16 +61,12 @@ def requests_of(session: Session) -> tuple[list[KnownFact], list[KnownFact]]:
     edits = [e for e in ledger.history() if e.state == "active" and e.kind != healings.KIND]
     probes = {edit.id: ledger.probes(edit.id) for edit in edits}
     asked = sorted({probe.question for many in probes.values() for probe in many})
-    active = patient.active
-    patient.apply(())
-    try:
+    with patient.without_edits():
         said = dict(zip(asked, session.surgeon.ask(asked), strict=True))
         facts = {edit.id: _facts(session, probes[edit.id], said) for edit in edits}
         forgotten = [f for e in edits if e.kind == "forget" for f in facts[e.id]]
         corrected = [f for e in edits if e.kind != "forget" for f in facts[e.id]]
         return list(session.surgeon.with_standins(forgotten)), corrected
-    finally:
-        patient.apply(active)
 
 
 def _facts(
@@ -103,22 +99,7 @@ def _read(question: str) -> tuple[str, str]:
 
 def _commit(session: Session, healing: Healing) -> int:
     over = [e.id for e in session.ledger.history() if e.state == "active"]
-    identity = session.ledger.commit(
-        kind=healings.KIND,
-        method="stamp-lr",
-        redirect=1.0,
-        updates=healing.updates,
-        targets=(),
-        probes=(),
-        measures={
-            "asked": healing.asked,
-            "hurt": list(healing.hurt),
-            "requests": healing.requests,
-            "given_away": list(healing.given_away),
-            "over": over,
-        },
-        tokenise=rouge_tokens,
-    )
+    identity = commit(session.ledger, healing, over)
     patient = session.patient
     patient.apply((*patient.active, Edit(identity, healing.updates)))
     session.refresh()

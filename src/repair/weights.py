@@ -94,6 +94,16 @@ class EditableWeights:
             if self._active is tentative:
                 self._set(before)
 
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """W₀ for the length of a block; the active edits are put back at its end."""
+        before = self._active
+        self._set(())
+        try:
+            yield
+        finally:
+            self._set(before)
+
     def _set(self, edits: tuple[Edit, ...]) -> None:
         if len({edit.id for edit in edits}) < len(edits):
             raise ValueError("the same edit id is given twice")

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from repair.bench.suite import Health, Values, forgotten, kept_share, known
-from repair.healing import Healer
+from repair.healing import Healer, commit
 from repair.ledger import Ledger
 from repair.operation import Operation
 from repair.patient import Patient
 from repair.preparation import prepare
 from repair.surgeon import Surgeon
 from repair.types import Edit, Fact, KnownFact
-from repair.verify import confidence_interval, rouge_tokens
+from repair.verify import confidence_interval
 from repair.world import facts
 
 TASKS = ("personal", "harmful", "misinformation")
@@ -172,16 +172,8 @@ class Scoreboard:
         if found.better:
             identity = max((e.id for e in self.patient.active), default=0) + 1
             if operation.ledger is not None:
-                identity = operation.ledger.commit(
-                    kind="heal",
-                    method="stamp-lr",
-                    redirect=1.0,
-                    updates=found.updates,
-                    targets=(),
-                    probes=(),
-                    measures={},
-                    tokenise=rouge_tokens,
-                )
+                over = [edit.id for edit in self.patient.active]
+                identity = commit(operation.ledger, found, over)
             self.patient.apply((*self.patient.active, Edit(identity, found.updates)))
         return {
             "edit": identity,
