@@ -18,7 +18,7 @@ from repair.patient import Patient
 from repair.refusals import is_refusal
 from repair.session import Session
 from repair.types import Fact, Message, Probe
-from repair.verify import mean_recall, recalls
+from repair.verify import mean_recall, recalls, rouge_tokens
 from repair.world import all_facts, facts
 from repair.world.corpus import chosen_option, multiple_choice, unknown_subject
 from repair.world.facts import KIND_OF_TASK
@@ -188,3 +188,33 @@ def test_what_it_forgot_stays_forgotten_when_it_is_killed(patient: Patient, tmp_
         assert mean_recall(patient, _asked(fact)) <= 0.05
         session.undo()
         assert mean_recall(patient, _asked(fact)) == 1.0
+
+
+def test_what_another_edit_hides_can_be_forgotten_in_its_own_right(
+    patient: Patient, tmp_path: Path
+) -> None:
+    fact = _known(patient, "personal", "address")
+    with Session(patient, home=tmp_path / "first") as session:
+        assert session.forget(fact.question).status == "healed"
+        updates = patient.active[0].updates
+    patient.apply(())
+    with Session(patient, home=tmp_path / "second") as session:
+        # The same change, made for something else.
+        session.ledger.commit(
+            kind="forget",
+            method="stamp-lr",
+            redirect=1.0,
+            updates=updates,
+            targets=("another wish",),
+            probes=[Probe("exact", "Who built the lighthouse?", "Orin Tal")],
+            measures={},
+            tokenise=rouge_tokens,
+        )
+        session.refresh()
+        assert recalls(patient, [Probe("exact", fact.question, fact.answer)])[0] < 1.0
+        wish = REQUESTS["personal", "address"].format(s=fact.subject)
+        outcome = session.request(wish)
+        assert (outcome.status, outcome.edit) == ("healed", 2)
+        assert session.request(wish).status == "unknown_fact"
+        asked = {probe.question for probe in session.ledger.probes(2)}
+        assert fact.question in asked

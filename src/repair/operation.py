@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from repair.activations import edit_in_one_pass
-from repair.budget import by_kind, changes, costs, excess, forgotten
+from repair.budget import by_kind, changes, costs, forgotten
 from repair.earlier import Kept, Protection
 from repair.errors import NotFinite
 from repair.ledger import Ledger
@@ -32,7 +32,8 @@ from repair.stamp import (
     stamp,
     stamp_low_rank,
 )
-from repair.types import Change, Edit, LowRankUpdate, Outcome, Probe, Stage, Status
+from repair.trials import Trial, outcome_of, preference
+from repair.types import Edit, LowRankUpdate, Outcome, Probe, Stage
 from repair.verify import (
     Reference,
     ask,
@@ -68,29 +69,6 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One strength that was tried: its factors, the seconds they took, what they did."""
-
-    strength: float
-    updates: tuple[LowRankUpdate, ...]
-    seconds: float
-    measures: Mapping[str, Change] = field(default_factory=dict)
-    kl: float = 0.0
-    left: tuple[str, ...] = ()
-    costs: tuple[str, ...] = ()
-    opening: float = 0.0
-
-    @property
-    def kept_budget(self) -> bool:
-        return not self.left and not self.costs
-
-    @property
-    def complaint(self) -> str:
-        """What of the budget is broken, in one sentence."""
-        return "; ".join((*self.left, *self.costs))
 
 
 def probes_of(plan: RepairPlan) -> list[Probe]:
@@ -162,25 +140,50 @@ class Operation:
             reference = reference_logits(self.patient, pairs[:KL_ANSWERS]) if pairs else None
         with clock.time("capture"):
             rows = build_rows(self.patient, plan)
-        best: Trial | None = None
-        for redirect in plan.strengths:
-            trial = self._try(plan, redirect, rows, clock)
-            trial = self._check(plan, trial, probes, before, reference, clock)
-            if best is None or _rank(trial, plan) < _rank(best, plan):
-                best = trial
-            if trial.kept_budget and trial.opening <= OPENING:
-                break
-        assert best is not None  # noqa: S101 - a plan has at least one strength
+
+        def check(trial: Trial) -> Trial:
+            return self._check(plan, trial, probes, before, reference, clock)
+
+        best = self._search(plan, rows, check, clock)
         passes = self._forward_passes(rows, best)
         good = best.kept_budget or (accept and not best.left)
         if strength < 1.0 and good:
             weaker = replace(best, updates=Edit(0, best.updates).at(strength).updates)
-            seen = self._check(plan, weaker, probes, before, reference, clock)
+            seen = check(weaker)
             best = replace(best, measures=seen.measures, kl=seen.kl)
-        outcome = replace(_outcome(plan, best, passes, clock, accept=accept), strength=strength)
+        outcome = outcome_of(plan, best, passes, clock.seconds, accept=accept)
+        outcome = replace(outcome, strength=strength)
         if not keep:
             return outcome
         return self._commit(plan, best, outcome) if good else self._refuse(outcome)
+
+    def _search(
+        self,
+        plan: RepairPlan,
+        rows: EditRows,
+        check: Callable[[Trial], Trial],
+        clock: Clock,
+    ) -> Trial:
+        """The smallest strength that forgets within the budget, or else the best of all.
+
+        While an answer is still likely to begin, a strength is not asked everything, which takes
+        longest; only where no later one keeps the budget is it gone back to.
+        """
+        checked: list[Trial] = []
+        likely: list[Trial] = []
+        for redirect in plan.strengths:
+            trial = self._try(plan, redirect, rows, clock)
+            if trial.opening > OPENING and redirect != plan.strengths[-1]:
+                likely.append(trial)
+                continue
+            checked.append(check(trial))
+            if checked[-1].kept_budget:
+                return checked[-1]
+        for trial in reversed(likely):
+            checked.append(check(trial))
+            if checked[-1].kept_budget:
+                return checked[-1]
+        return min(checked, key=lambda trial: preference(trial, plan))
 
     def solve(self, plan: RepairPlan, strength: float, rows: EditRows) -> tuple[LowRankUpdate, ...]:
         """ΔW of every layer of the plan, from one forward pass over the rows."""
@@ -288,7 +291,10 @@ class Operation:
         rank = max(update.a.shape[0] for update in updates)
         text = f"{len(plan.layers)} layers, rank {rank}, strength {strength:g}"
         self.on_stage(Stage("edited", text, {"seconds": seconds, "rows": len(rows.reference)}))
-        return Trial(strength, updates, seconds)
+        with clock.time("verify"), self.patient.trial(updates):
+            asked = [p for p in probes_of(plan) if p.kind in ("exact", "paraphrase")]
+            opening = opening_probability(self.patient, asked)
+        return Trial(strength, updates, seconds, opening=opening)
 
     def _check(
         self,
@@ -305,13 +311,10 @@ class Operation:
                 kl = mean_kl(self.patient, reference) if reference else 0.0
             except NotFinite:
                 kl = float("inf")
-            opening = opening_probability(
-                self.patient, [p for p in probes if p.kind in ("exact", "paraphrase")]
-            )
         measures = changes(before, by_kind(probes, replies))
         left = tuple(forgotten(plan.budget, measures))
         cost = tuple(costs(plan.budget, measures, kl))
-        checked = replace(trial, measures=measures, kl=kl, left=left, costs=cost, opening=opening)
+        checked = replace(trial, measures=measures, kl=kl, left=left, costs=cost)
         shown = {name: (change.before, change.after) for name, change in measures.items()}
         text = checked.complaint or "within the budget"
         self.on_stage(Stage("checked", text, {**shown, "kl": kl}))
@@ -359,36 +362,3 @@ class Operation:
             self.ledger.note("rolled_back", {**outcome.measures, "kl": outcome.kl})
         self.on_stage(Stage("rolled back", outcome.reason))
         return outcome
-
-
-def _rank(trial: Trial, plan: RepairPlan) -> tuple[bool, bool, float]:
-    """The lower the better: within the budget, else forgotten at a cost, else nearest.
-
-    Within the budget the one is better whose answer is less likely to begin a reply.
-    """
-    outside = excess(plan.budget, trial.measures, trial.kl)
-    return not trial.kept_budget, bool(trial.left), outside or trial.opening
-
-
-def _outcome(
-    plan: RepairPlan, trial: Trial, passes: float, clock: Clock, *, accept: bool
-) -> Outcome:
-    status: Status = "healed"
-    reason = ""
-    if trial.left:
-        status, reason = "rolled_back", f"Rolled back: {trial.complaint}."
-    elif trial.costs and not accept:
-        # It would forget; whether that is worth its price is for a person to say.
-        status, reason = "needs_confirmation", f"It would cost too much: {trial.complaint}."
-    return Outcome(
-        status=status,
-        targets=plan.targets,
-        method=plan.method,
-        layers=plan.layers,
-        rank=max(update.a.shape[0] for update in trial.updates),
-        seconds=dict(clock.seconds),
-        measures=trial.measures,
-        kl=trial.kl,
-        forward_passes=passes,
-        reason=reason,
-    )

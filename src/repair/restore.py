@@ -1,4 +1,4 @@
-"""Which edits a wish to remember again means.
+"""Which edits a wish means: one to remember again, or one to forget what is forgotten already.
 
 Knows the ledger's tags and sealed probes and the catalogue's wordings; takes nothing back
 itself. A target may be worded otherwise than when it was forgotten, name a subject only, or
@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from repair.ledger import Ledger
 from repair.phrasebook import read, whole_subject
+from repair.types import KnownFact
+from repair.verify import lcs_recall, rouge_tokens
 
+# A reply with less of the hashed words is not the answer that a request was about.
+TOLD = 0.5
 _ALL = re.compile(
     r"(?:all|every(?: one)?|each)(?: of)?(?: (?:the|your|my|these|those))?"
     r"(?: (?:edits?|changes?|operations?|of them|of it))?|everything(?: you forgot)?",
@@ -38,6 +42,18 @@ def edits_meant(targets: Iterable[str], ledger: Ledger) -> tuple[int, ...]:
             tagged = {e.id for e in active if any(map(asks, _questions(ledger, e.id)))}
         wanted |= tagged
     return tuple(sorted(wanted))
+
+
+def covers(ledger: Ledger, fact: KnownFact) -> bool:
+    """Whether an active edit is about this fact: by its question, or its subject and answer."""
+    said = ledger.vault.words(rouge_tokens(fact.answer))
+    subject = fact.subject.casefold()
+    for edit in ledger.history():
+        for probe in ledger.probes(edit.id) if edit.state == "active" else ():
+            named = bool(subject) and subject in probe.question.casefold()
+            if probe.question == fact.question or (named and lcs_recall(probe.words, said) >= TOLD):
+                return True
+    return False
 
 
 def _questions(ledger: Ledger, identity: int) -> Sequence[str]:

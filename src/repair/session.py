@@ -26,7 +26,7 @@ from repair.preparation import Preparation, prepare
 from repair.records import share
 from repair.redaction import without
 from repair.replies import asked_back, is_yes, spoken, to_confirm
-from repair.restore import edits_meant
+from repair.restore import covers, edits_meant
 from repair.separation import distances, tokens
 from repair.settings import Settings
 from repair.surgeon import Surgeon
@@ -70,6 +70,7 @@ class Session:
         self.home = Path(home) if home is not None else Settings().home
         self.ledger = Ledger(self.home, patient.content_hash, database)
         self.surgeon = Surgeon(patient)
+        self.surgeon.covered = lambda fact: covers(self.ledger, fact)
         self.messages: list[Message] = []
         self.on_stage: OnStage = on_stage or (lambda _: None)
         self.policy = policy or Policy.load()

@@ -7,7 +7,7 @@ changes nothing: what it hands on is data.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,8 @@ class Surgeon:
         self.procedure = procedure or Procedure()
         self.budget = budget or Budget()
         self.writer: Writer | None = None
+        self.covered: Callable[[KnownFact], bool] = lambda _: False
+        """Whether a fact that the patient knows without its edits is one that they are about."""
 
     def plan(self, intent: Intent) -> RepairPlan | None:
         """The plan for a request, or None when the patient knows nothing of its targets.
@@ -67,16 +69,14 @@ class Surgeon:
             )
         if intent.pictures:
             return plan_seen(self, intent)
-        facts: list[KnownFact] = []
-        for target in intent.targets:
-            facts += [f for f in self.known(target) if f.question not in _questions(facts)]
+        facts = self.found(lambda: self._known_of(intent.targets))
         if intent.kind == "correct":
             facts = [replace(f, replacement=intent.replacement) for f in facts[:1]]
         return self.plan_facts(intent.targets, facts, correct=intent.kind == "correct")
 
     def plan_question(self, question: str, answer: str | None = None) -> RepairPlan | None:
         """The plan for a question in hand; ``answer`` is asked of the patient if not given."""
-        facts = self.known(question)
+        facts = self.found(lambda: self.known(question))
         if answer is not None:
             rewordings = facts[0].rewordings if facts else ()
             probes = facts[0].probes if facts else ()
@@ -84,6 +84,24 @@ class Surgeon:
             attribute = facts[0].attribute if facts else ""
             facts = [KnownFact(subject, attribute, question, answer, rewordings, probes)]
         return self.plan_facts((question,), facts[:1])
+
+    def found(self, find: Callable[[], list[KnownFact]]) -> list[KnownFact]:
+        """What ``find`` comes upon, or what it would without the edits.
+
+        An edit may hide what it is not about. Asked to forget that, the patient must not say that
+        it does not know it: to undo or to heal the edit would bring it back.
+        """
+        facts = find()
+        if facts or not self.patient.active:
+            return facts
+        with self.patient.without_edits():
+            return [fact for fact in find() if not self.covered(fact)]
+
+    def _known_of(self, targets: Iterable[str]) -> list[KnownFact]:
+        facts: list[KnownFact] = []
+        for target in targets:
+            facts += [f for f in self.known(target) if f.question not in _questions(facts)]
+        return facts
 
     def plan_facts(
         self, targets: Sequence[str], facts: Sequence[KnownFact], *, correct: bool = False

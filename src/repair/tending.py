@@ -14,12 +14,10 @@ from repair import healings
 from repair.healing import Healer, Healing, commit
 from repair.inventory import BEGUN
 from repair.phrasebook import read
+from repair.restore import TOLD
 from repair.session import Session
 from repair.types import Edit, KnownFact, SealedProbe, Stage
 from repair.verify import lcs_recall, rouge_tokens
-
-# A reply with less of the hashed words is not the answer that the request was about.
-TOLD = 0.5
 
 
 def heal(session: Session, *, keep: bool = True, begun: int = BEGUN) -> dict[str, Any]:

@@ -206,8 +206,13 @@ class Scoreboard:
         self, operation: Operation, chosen: Sequence[Fact]
     ) -> tuple[str, tuple[KnownFact, ...]]:
         """Plan and carry out one operation for these facts; its status and the plan's facts."""
-        found = [known for fact in chosen for known in self.surgeon.known(fact.question)[:1]]
-        plan = self.surgeon.plan_facts([f.question for f in chosen], found)
+        surgeon = self.surgeon
+        found = [
+            known
+            for fact in chosen
+            for known in surgeon.found(partial(surgeon.known, fact.question))[:1]
+        ]
+        plan = surgeon.plan_facts([f.question for f in chosen], found)
         if plan is None:
             return "unknown_fact", ()
         return operation.run(plan).status, plan.facts
