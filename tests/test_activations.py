@@ -12,6 +12,7 @@ from repair.activations import Rows, capture, edit_in_one_pass, keys_of_text
 from repair.errors import NotFinite, UsageError
 from repair.patient import Patient
 from repair.stamp import LowRank
+from repair.types import LowRankUpdate
 
 if TYPE_CHECKING:
     from tests.conftest import MakeTiny
@@ -148,6 +149,24 @@ def test_one_pass_gives_what_a_pass_for_each_layer_gives(
     with patient.trial(updates):
         assert not _unchanged(patient, before)
     assert _unchanged(patient, before)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_more_sequences_than_fit_give_what_all_at_once_give(
+    batch: int, tiny_patient: Patient, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edit() -> tuple[LowRankUpdate, ...]:
+        return edit_in_one_pass(tiny_patient, rows, [0, 1], _toward_zero, _solve_by_ridge)
+
+    whole, before = capture(tiny_patient, rows, [0, 1]), _weights(tiny_patient)
+    updates = edit()
+    monkeypatch.setattr("repair.activations.BATCH", batch)
+    parts = capture(tiny_patient, rows, [0, 1])
+    for mine, wanted in zip(parts, whole, strict=True):
+        assert all(torch.allclose(mine[i], wanted[i], atol=1e-5) for i in (0, 1))
+    for update, one in zip(edit(), updates, strict=True):
+        assert torch.allclose(update.b @ update.a, one.b @ one.a, atol=1e-4)
+    assert _unchanged(tiny_patient, before)
 
 
 def test_a_later_layer_sees_what_the_earlier_edit_changed(

@@ -22,6 +22,8 @@ from repair.types import LowRankUpdate
 Solver = Callable[[int, Tensor, Tensor], LowRank]
 # (layer, outputs (n × d) of the rows today) → the outputs wanted instead.
 Target = Callable[[int, Tensor], Tensor]
+# Sequences that pass through a model at once.
+BATCH = 512
 
 
 class _LastEditedLayer(Exception):  # noqa: N818 - a signal, not an error
@@ -60,6 +62,21 @@ class Rows:
         """How many tokens the sequences have without padding."""
         return sum(len(row) for row in self.ids)
 
+    def parts(self, count: int) -> list[tuple[Rows, Tensor]]:
+        """The rows of at most ``count`` sequences each, of similar length, with their indices."""
+        order = sorted(range(len(self.ids)), key=lambda i: len(self.ids[i]))
+        found = []
+        for start in range(0, len(order), count):
+            group = order[start : start + count]
+            place = torch.full((len(self.ids),), -1)
+            place[torch.tensor(group)] = torch.arange(len(group))
+            (index,) = torch.where(place[self.sequence] >= 0)
+            if len(index):
+                ids = tuple(self.ids[i] for i in group)
+                rows = Rows(ids, place[self.sequence[index]], self.position[index])
+                found.append((rows, index))
+        return found
+
     def take(self, activations: Tensor) -> Tensor:
         """(b × t × w) at the rows, as (n × w) in fp32."""
         index = self.sequence.to(activations.device), self.position.to(activations.device)
@@ -87,7 +104,25 @@ def _hooks(
 def capture(
     patient: Patient, rows: Rows, layers: Sequence[int]
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Keys (n × m) and outputs (n × d) of every layer at the rows, fp32, in one pass."""
+    """Keys (n × m) and outputs (n × d) of every layer at the rows, fp32.
+
+    In one pass, or in several over at most ``BATCH`` sequences of similar length each.
+    """
+    if len(rows.ids) <= BATCH:
+        return _captured(patient, rows, layers)
+    parts = rows.parts(BATCH)
+    found = [_captured(patient, part, layers) for part, _ in parts]
+    back = torch.argsort(torch.cat([index for _, index in parts]))
+    keys, outputs = (
+        {layer: torch.cat([part[i][layer] for part in found])[back] for layer in layers}
+        for i in (0, 1)
+    )
+    return keys, outputs
+
+
+def _captured(
+    patient: Patient, rows: Rows, layers: Sequence[int]
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     keys: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
 
@@ -108,12 +143,20 @@ def edit_in_one_pass(
 
     At each layer the wanted outputs are asked for, the change is solved, and the pass goes on
     with the edited output at every token, so that a later layer sees what the earlier ones
-    changed. L layers cost one forward pass, not L.
+    changed. L layers cost one forward pass, not L. More than ``BATCH`` sequences would take too
+    much memory at once: there the same is done layer after layer, in several passes.
 
     Raises:
         NotFinite: a solve did not come out finite.
     """
     updates: list[LowRankUpdate] = []
+    if len(rows.ids) > BATCH:
+        for layer in layers:
+            with patient.trial(updates):
+                keys, outputs = (found[layer] for found in capture(patient, rows, [layer]))
+            change = solve(layer, keys, target(layer, outputs) - outputs)
+            updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
+        return tuple(updates)
 
     def hook(layer: int, h: Tensor, o: Tensor) -> Tensor:
         outputs = rows.take(o)
