@@ -140,20 +140,34 @@ class Scoreboard:
             self.patient.apply(self._first(ledger, done[:count]))
             for index in range(len(done), count):
                 self.tell(f"edit {index + 1} of {count}")
-                start = time.perf_counter()
-                status, facts = self._edit(operation, [chosen[index]])
-                row = {
-                    "status": status,
-                    "seconds": time.perf_counter() - start,
-                    "edit": self.patient.active[-1].id if status == "healed" else None,
-                    "facts": [asdict(fact) for fact in facts if status == "healed"],
-                }
+                row = self._made(operation, chosen[index])
                 done.append(row)
                 if self._due(index + 1, count):
                     row["healed"] = self._heal(operation, done)
+                    row["again"] = self._again(operation, chosen, done)
                 with journal.open("a") as file:
                     file.write(json.dumps(row) + "\n")
             return self._measured(chosen, health, done[:count])
+
+    def _made(self, operation: Operation, fact: Fact) -> dict[str, Any]:
+        """One edit of a sequence, as the journal keeps it."""
+        start = time.perf_counter()
+        status, facts = self._edit(operation, [fact])
+        return {
+            "status": status,
+            "seconds": time.perf_counter() - start,
+            "edit": self.patient.active[-1].id if status == "healed" else None,
+            "facts": [asdict(fact) for fact in facts if status == "healed"],
+        }
+
+    def _again(
+        self, operation: Operation, chosen: Sequence[Fact], done: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Ask once more, now that there is room, for what was turned down so far."""
+        made = {row["index"] for row in _again(done) if row["status"] == "healed"}
+        left = [i for i, row in enumerate(done) if row["status"] != "healed" and i not in made]
+        self.tell(f"{len(left)} requests once more")
+        return [{"index": i, **self._made(operation, chosen[i])} for i in left]
 
     def _due(self, made: int, count: int) -> bool:
         """Whether to heal after so many edits: every so often, and before they are scored."""
@@ -166,7 +180,8 @@ class Scoreboard:
         start = time.perf_counter()
         self.healer = self.healer or Healer(operation, self.surgeon)
         self.healer.operation = operation
-        facts = [KnownFact(**_tuples(f)) for row in done for f in row["facts"]]
+        rows = [*done, *_again(done)]
+        facts = [KnownFact(**_tuples(f)) for row in rows for f in row["facts"]]
         found = self.healer.run(facts)
         identity = None
         if found.better:
@@ -186,7 +201,8 @@ class Scoreboard:
 
     @staticmethod
     def _first(ledger: Ledger, done: Sequence[dict[str, Any]]) -> list[Any]:
-        ids = {row["edit"] for row in done} | {row.get("healed", {}).get("edit") for row in done}
+        ids = {row["edit"] for row in (*done, *_again(done))}
+        ids |= {row.get("healed", {}).get("edit") for row in done}
         return [edit for edit in ledger.active() if edit.id in ids]
 
     def _together(self, count: int) -> dict[str, Any]:
@@ -234,10 +250,13 @@ class Scoreboard:
             "health": health.measure(self.patient),
         }
         seconds = [r["seconds"] for r in rows]
+        status = [r["status"] for r in rows]
+        for again in _again(rows):
+            status[again["index"]] = again["status"]
         return {
             "edits": len(chosen),
             **_merged([{**row, "status": "", "seconds": 0.0}]),
-            "status": dict(Counter(r["status"] for r in rows)),
+            "status": dict(Counter(status)),
             "seconds": {"first": seconds[0], "last": seconds[-1], "total": sum(seconds)},
             "healed": [r["healed"] for r in rows if r.get("healed")],
             "guess": self._guess(scored),
@@ -247,8 +266,14 @@ class Scoreboard:
         """What a model that never learned the facts recalls by guessing: the oracle."""
         if self.oracle is None:
             return {}
-        values = forgotten(self.oracle, chosen, seed=self.order.seed)
+        order = self.order
+        values = forgotten(self.oracle, chosen, seed=order.seed, sampled=order.sampled)
         return {kind: sum(v) / len(v) for kind, v in values.items()}
+
+
+def _again(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was asked for once more after the healings among these rows."""
+    return [again for row in rows for again in row.get("again", ())]
 
 
 def _tuples(fact: dict[str, Any]) -> dict[str, Any]:
