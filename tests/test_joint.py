@@ -47,7 +47,7 @@ def test_replicas_solve_what_one_patient_solves(workers: int) -> None:
     alone = tiny()
     wanted = Operation(alone, preparation()).solve(PLAN, 1.0, build_rows(alone, PLAN))
     fleet = Threads([tiny() for _ in range(workers)], preparation())
-    found = fleet.solve(shares(PLAN, workers), 1.0)
+    found = fleet.solve(shares(PLAN, workers), [1.0] * workers)
     for one, other in zip(found, wanted, strict=True):
         assert one.layer == other.layer
         torch.testing.assert_close(one.b @ one.a, other.b @ other.a, rtol=1e-3, atol=1e-5)

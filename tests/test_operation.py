@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from repair.errors import NotFinite
 from repair.ledger import Ledger
-from repair.operation import Operation, probes_of
+from repair.operation import Operation, Strength, probes_of
 from repair.patient import Patient
 from repair.plan import RepairPlan
 from repair.preparation import Preparation
-from repair.rows import build_rows
+from repair.rows import EditRows, build_rows
 from repair.stamp import Statistics
 from repair.types import Budget, KnownFact, LowRankUpdate, Method, Outcome, Stage
 from tests.conftest import build_tiny
@@ -149,7 +149,8 @@ def test_an_edit_outside_its_budget_leaves_the_patient_and_the_ledger_as_they_we
     assert outcome.reason.startswith("It would cost too much: ")
     assert "nats" in outcome.reason
     assert outcome.kl > 0
-    assert [stage.name for stage in stages] == ["edited", "checked"] * 3 + ["rolled back"]
+    # It forgot at once; a higher strength would cost no less.
+    assert [stage.name for stage in stages] == ["edited", "checked", "rolled back"]
     assert same(weights(tiny_patient), before)
     assert tiny_patient.active is active
     assert [line.id for line in ledger.history()] == [1]
@@ -228,6 +229,43 @@ def test_a_solve_that_is_not_finite_changes_nothing(
 def _solution(patient: Patient, method: str, **changes: Any) -> tuple[LowRankUpdate, ...]:
     plan = make_plan(method=method, **changes)
     return Operation(patient, preparation()).solve(plan, 1.0, build_rows(patient, plan))
+
+
+class _Told(Operation):
+    """An operation that is told how likely each fact's answer is after every try."""
+
+    def __init__(self, patient: Patient, likely: list[tuple[float, ...]]) -> None:
+        super().__init__(patient, preparation())
+        self.likely, self.tried = likely, list[Strength]()
+
+    def solve(
+        self, plan: RepairPlan, strength: Strength, rows: EditRows
+    ) -> tuple[LowRankUpdate, ...]:
+        self.tried.append(strength)
+        return super().solve(plan, strength, rows)
+
+    def opening(self, facts: Sequence[KnownFact]) -> tuple[float, ...]:
+        assert len(facts) == 2
+        return self.likely[len(self.tried) - 1]
+
+
+def test_each_fact_is_redirected_no_further_than_it_needs(tiny_patient: Patient) -> None:
+    plan = make_plan(facts=(FACT, NEIGHBOUR), neighbours=(), strengths=(0.5, 1.0, 2.0))
+    operation = _Told(tiny_patient, [(0.0, 0.9), (0.0, 0.4), (0.5, 0.3), (0.0, 0.3)])
+    assert operation.run(plan).status == "healed"
+    # The second is at its end after three tries; then the first came back a little.
+    assert operation.tried == [(0.5, 0.5), (0.5, 1.0), (0.5, 2.0), (1.0, 2.0)]
+
+
+def test_a_row_goes_as_far_as_the_strength_of_its_fact(tiny_patient: Patient) -> None:
+    plan = make_plan(facts=(FACT, NEIGHBOUR), neighbours=(), layers=(0,))
+    rows = build_rows(tiny_patient, plan)
+    operation = Operation(tiny_patient, preparation())
+    apart = [operation.solve(plan, each, rows) for each in ((1.0, 0.0), (0.0, 1.0))]
+    both = operation.solve(plan, (1.0, 1.0), rows)
+    change = [update.b @ update.a for (update,) in (*apart, both)]
+    assert torch.allclose(change[0] + change[1], change[2], atol=1e-5)
+    assert all(float(part.norm()) > 1e-3 for part in change)
 
 
 def test_the_full_and_the_low_rank_form_make_the_same_edit(tiny_patient: Patient) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from repair.errors import EnvironmentProblem
 from repair.joint import Meeting, Part, gathered, solve_share
+from repair.operation import Strength
 from repair.patient import Patient
 from repair.plan import RepairPlan
 from repair.preparation import Preparation
@@ -48,7 +49,7 @@ class Replica:
         return [plan for plan in found if plan is not None]
 
     def solve(
-        self, plan: RepairPlan, strength: float, meeting: Any, name: str
+        self, plan: RepairPlan, strength: Strength, meeting: Any, name: str
     ) -> tuple[LowRankUpdate, ...]:
         """Its share of one joint solve; ``meeting`` is the actor where all workers meet."""
         ray = _ray()
@@ -121,13 +122,15 @@ class Cluster:
         ]
         return [plan for found in self._all(calls) for plan in found]
 
-    def solve(self, plans: Sequence[RepairPlan], strength: float) -> tuple[LowRankUpdate, ...]:
+    def solve(
+        self, plans: Sequence[RepairPlan], strengths: Sequence[Strength]
+    ) -> tuple[LowRankUpdate, ...]:
         """The joint change of the plans, one a replica and no more than there are."""
         self._asked += 1
         meeting = self._meetings[len(plans)]
         calls = [
             replica.solve.remote(plan, strength, meeting, f"edit {self._asked}")
-            for replica, plan in zip(self._replicas, plans, strict=False)
+            for replica, plan, strength in zip(self._replicas, plans, strengths, strict=False)
         ]
         return gathered(self._all(calls))
 

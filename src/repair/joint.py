@@ -19,7 +19,7 @@ from torch import Tensor
 
 from repair.errors import EnvironmentProblem
 from repair.ledger import Ledger
-from repair.operation import OnStage, Operation
+from repair.operation import OnStage, Operation, Strength
 from repair.patient import Patient
 from repair.plan import Procedure, RepairPlan
 from repair.preparation import Preparation
@@ -93,7 +93,7 @@ def solve_share(
     patient: Patient,
     preparation: Preparation,
     plan: RepairPlan,
-    strength: float,
+    strength: Strength,
     gather: Gather,
 ) -> tuple[LowRankUpdate, ...]:
     """One worker's part of a joint edit; its factors are those of all workers' rows.
@@ -154,7 +154,9 @@ class Fleet(Protocol):
         """The plans of those requests of which the patient knows something."""
         ...
 
-    def solve(self, plans: Sequence[RepairPlan], strength: float) -> tuple[LowRankUpdate, ...]:
+    def solve(
+        self, plans: Sequence[RepairPlan], strengths: Sequence[Strength]
+    ) -> tuple[LowRankUpdate, ...]:
         """The joint change of the plans, one a replica and no more than there are."""
         ...
 
@@ -185,7 +187,9 @@ class Threads:
         ]
         return [plan for plan in found if plan is not None]
 
-    def solve(self, plans: Sequence[RepairPlan], strength: float) -> tuple[LowRankUpdate, ...]:
+    def solve(
+        self, plans: Sequence[RepairPlan], strengths: Sequence[Strength]
+    ) -> tuple[LowRankUpdate, ...]:
         """See ``Fleet``."""
         meeting = Meeting(len(plans))
 
@@ -194,7 +198,7 @@ class Threads:
                 return meeting.gather("edit", layer, worker, part)
 
             return solve_share(
-                self.patients[worker], self.preparation, plans[worker], strength, gather
+                self.patients[worker], self.preparation, plans[worker], strengths[worker], gather
             )
 
         with ThreadPoolExecutor(len(plans)) as pool:
@@ -218,9 +222,14 @@ class JointOperation(Operation):
     def solve(
         self,
         plan: RepairPlan,
-        strength: float,
+        strength: Strength,
         rows: EditRows,  # noqa: ARG002 - the fleet builds its own
     ) -> tuple[LowRankUpdate, ...]:
         """ΔW of every layer of the plan, from one joint pass of the fleet."""
-        updates = self.fleet.solve(shares(plan, self.fleet.size), strength)
+        plans = shares(plan, self.fleet.size)
+        dealt = [
+            strength if isinstance(strength, float) else strength[i :: len(plans)]
+            for i in range(len(plans))
+        ]
+        updates = self.fleet.solve(plans, dealt)
         return self._write(plan, updates) if plan.operation == "correct" else updates

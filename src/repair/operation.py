@@ -33,12 +33,12 @@ from repair.stamp import (
     stamp_low_rank,
 )
 from repair.trials import Trial, outcome_of, preference
-from repair.types import Edit, LowRankUpdate, Outcome, Probe, Stage
+from repair.types import Edit, KnownFact, LowRankUpdate, Outcome, Probe, Stage
 from repair.verify import (
     Reference,
     ask,
     mean_kl,
-    opening_probability,
+    opening_probabilities,
     prefix_probe,
     reference_logits,
     rouge_tokens,
@@ -46,6 +46,8 @@ from repair.verify import (
 from repair.writing import write
 
 OnStage = Callable[[Stage], None]
+# Of a whole plan, or of each of its facts.
+Strength = float | Sequence[float]
 # How many of the retain sample's answers the divergence is measured on.
 KL_ANSWERS = 16
 # How many rows of keys an edit leaves behind for later ones to spare, for each of its facts.
@@ -69,6 +71,10 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _of_each(plan: RepairPlan, strength: Strength) -> Sequence[float]:
+    return [strength] * len(plan.facts) if isinstance(strength, float) else strength
 
 
 def probes_of(plan: RepairPlan) -> list[Probe]:
@@ -164,35 +170,50 @@ class Operation:
         check: Callable[[Trial], Trial],
         clock: Clock,
     ) -> Trial:
-        """The smallest strength that forgets within the budget, or else the best of all.
+        """The smallest strengths that forget within the budget, or else the best of all.
 
-        While an answer is still likely to begin, a strength is not asked everything, which takes
-        longest; only where no later one keeps the budget is it gone back to.
+        Each fact has its own: the next one, while its answer is still likely to begin. Until then
+        not everything is asked, which takes longest; only where no later trial keeps the budget
+        is an earlier one gone back to.
         """
+        steps, level = plan.strengths, [0] * len(plan.facts)
         checked: list[Trial] = []
         likely: list[Trial] = []
-        for redirect in plan.strengths:
-            trial = self._try(plan, redirect, rows, clock)
-            if trial.opening > OPENING and redirect != plan.strengths[-1]:
+        while True:
+            trial = self._try(plan, tuple(steps[i] for i in level), rows, clock)
+            more = [value > OPENING for value in trial.opening]
+            last = all(i == len(steps) - 1 for i, up in zip(level, more, strict=True) if up)
+            if any(more) and not last:
                 likely.append(trial)
-                continue
-            checked.append(check(trial))
-            if checked[-1].kept_budget:
-                return checked[-1]
+            else:
+                checked.append(check(trial))
+                if checked[-1].kept_budget:
+                    return checked[-1]
+                # Higher ones forget more, and never cost less.
+                more = [bool(checked[-1].left)] * len(level)
+            higher = [min(i + up, len(steps) - 1) for i, up in zip(level, more, strict=True)]
+            if higher == level:
+                break
+            level = higher
         for trial in reversed(likely):
             checked.append(check(trial))
             if checked[-1].kept_budget:
                 return checked[-1]
         return min(checked, key=lambda trial: preference(trial, plan))
 
-    def solve(self, plan: RepairPlan, strength: float, rows: EditRows) -> tuple[LowRankUpdate, ...]:
+    def solve(
+        self, plan: RepairPlan, strength: Strength, rows: EditRows
+    ) -> tuple[LowRankUpdate, ...]:
         """ΔW of every layer of the plan, from one forward pass over the rows."""
+        each = torch.tensor(_of_each(plan, strength))
+        # Rows that stay have themselves as references, so any strength leaves them.
+        share = torch.where(rows.facts < 0, 1.0, each[rows.facts])[:, None]
 
         def target(layer: int, outputs: Tensor) -> Tensor:
             wanted = outputs[rows.reference.clamp(min=0).to(outputs.device)]
             refusal = self.preparation.refusal[layer].to(outputs)
             wanted[rows.reference.to(outputs.device) < 0] = refusal
-            return outputs + strength * (wanted - outputs)
+            return outputs + share.to(outputs) * (wanted - outputs)
 
         kept: dict[int, Tensor] = {}
         rank = KEPT_RANK * max(1, len(plan.facts))
@@ -283,18 +304,29 @@ class Operation:
                 before.setdefault(probe.kind, []).append(1.0)
         return before
 
-    def _try(self, plan: RepairPlan, strength: float, rows: EditRows, clock: Clock) -> Trial:
+    def _try(
+        self, plan: RepairPlan, strengths: tuple[float, ...], rows: EditRows, clock: Clock
+    ) -> Trial:
         start = time.perf_counter()
         with clock.time("solve"):
-            updates = self.solve(plan, strength, rows)
+            updates = self.solve(plan, strengths, rows)
         seconds = time.perf_counter() - start
         rank = max(update.a.shape[0] for update in updates)
-        text = f"{len(plan.layers)} layers, rank {rank}, strength {strength:g}"
+        text = f"{len(plan.layers)} layers, rank {rank}, strength {max(strengths):g}"
         self.on_stage(Stage("edited", text, {"seconds": seconds, "rows": len(rows.reference)}))
         with clock.time("verify"), self.patient.trial(updates):
-            asked = [p for p in probes_of(plan) if p.kind in ("exact", "paraphrase")]
-            opening = opening_probability(self.patient, asked)
-        return Trial(strength, updates, seconds, opening=opening)
+            opening = self.opening(plan.facts)
+        return Trial(strengths, updates, seconds, opening=opening)
+
+    def opening(self, facts: Sequence[KnownFact]) -> tuple[float, ...]:
+        """How likely each fact's answer still is to begin, in any wording that is asked."""
+        asked = [
+            [Probe("paraphrase", question, fact.answer) for question in (fact.question, *others)]
+            for fact in facts
+            for others in [fact.probes or fact.rewordings]
+        ]
+        found = iter(opening_probabilities(self.patient, [p for mine in asked for p in mine]))
+        return tuple(max([next(found) for _ in mine]) for mine in asked)
 
     def _check(
         self,

@@ -33,11 +33,13 @@ class EditRows:
         reference: (n,) int64, the row whose output each row should have; itself when kept,
             ``REFUSAL`` (-1) for the model's mean refusal output.
         weights: (n,) fp32, how much each row counts in the solve; 0 for pure references.
+        facts: (n,) int64, the index of the fact that each row is redirected for, -1 for others.
     """
 
     rows: Rows
     reference: Tensor
     weights: Tensor
+    facts: Tensor
 
     @property
     def moved(self) -> Tensor:
@@ -53,6 +55,7 @@ class _Builder:
     places: list[tuple[int, int]] = field(default_factory=list)
     reference: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    facts: list[int] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], first: int, weight: float) -> list[int]:
         """Rows from the token that predicts the answer's first to that which predicts its end."""
@@ -64,6 +67,7 @@ class _Builder:
             self.places.append((sequence, position))
             self.reference.append(added[-1])
             self.weights.append(weight)
+            self.facts.append(-1)
         return added
 
     def build(self) -> EditRows:
@@ -71,6 +75,7 @@ class _Builder:
             Rows.of(self.ids, self.places),
             torch.tensor(self.reference),
             torch.tensor(self.weights, dtype=torch.float32),
+            torch.tensor(self.facts),
         )
 
 
@@ -132,7 +137,7 @@ def build_rows(
         UsageError: a wording is longer than the patient reads.
     """
     builder = _Builder()
-    for fact in plan.facts:
+    for number, fact in enumerate(plan.facts):
         for index, wording in enumerate(_wordings(fact)):
             ids, first = patient.encode(_user(wording), fact.answer)
             moved, refused = builder.add(ids, first, plan.forget_weight), REFUSAL
@@ -143,7 +148,7 @@ def build_rows(
                 )
                 (refused,) = builder.add(other[: begin + 1], begin, standin_weight)
             for row in moved:
-                builder.reference[row] = refused
+                builder.reference[row], builder.facts[row] = refused, number
     for fact in plan.neighbours:
         for wording in _wordings(fact)[:neighbour_wordings]:
             ids, first = patient.encode(_user(wording), fact.answer)

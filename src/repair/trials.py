@@ -15,16 +15,22 @@ from repair.types import Change, LowRankUpdate, Outcome, Status
 
 @dataclass(frozen=True)
 class Trial:
-    """One strength that was tried: its factors, the seconds they took, what they did."""
+    """Strengths that were tried, one for each fact: the factors, the seconds they took, what
+    they did. ``opening`` is each fact's likelihood to begin."""
 
-    strength: float
+    strengths: tuple[float, ...]
     updates: tuple[LowRankUpdate, ...]
     seconds: float
     measures: Mapping[str, Change] = field(default_factory=dict)
     kl: float = 0.0
     left: tuple[str, ...] = ()
     costs: tuple[str, ...] = ()
-    opening: float = 0.0
+    opening: tuple[float, ...] = (0.0,)
+
+    @property
+    def strength(self) -> float:
+        """The highest."""
+        return max(self.strengths)
 
     @property
     def kept_budget(self) -> bool:
@@ -42,7 +48,7 @@ def preference(trial: Trial, plan: RepairPlan) -> tuple[bool, bool, float]:
     Within the budget the one is better whose answer is less likely to begin a reply.
     """
     outside = excess(plan.budget, trial.measures, trial.kl)
-    return not trial.kept_budget, bool(trial.left), outside or trial.opening
+    return not trial.kept_budget, bool(trial.left), outside or max(trial.opening)
 
 
 def outcome_of(

@@ -251,22 +251,22 @@ def mean_kl(patient: Answering, reference: Reference) -> float:
 
 
 @torch.no_grad()
-def opening_probability(patient: Answering, probes: Sequence[Probe]) -> float:
-    """The highest probability, over the probes, of the answer's first token as the reply's first.
+def opening_probabilities(patient: Answering, probes: Sequence[Probe]) -> list[float]:
+    """For every probe the probability of the answer's first token as the reply's first.
 
-    It says how near an answer still is where greedy replies no longer give it. 0 without probes;
-    infinite when the patient's logits are not finite.
+    It says how near an answer still is where greedy replies no longer give it. 0 for an answer
+    without tokens; infinite where the patient's logits are not finite.
     """
-    pairs = [(_messages(probe.question), probe.answer) for probe in probes]
-    encoded = [patient.encode(*pair) for pair in pairs]
-    # Nothing behind the first token matters.
-    rows = [(ids[: max(first, 1) + 1], max(first, 1)) for ids, first in encoded if first < len(ids)]
-    found = [
-        float(logprobs[0, ids[first]].exp())
-        for (ids, first), logprobs in zip(rows, _answer_logprobs(patient, rows), strict=True)
-    ]
-    highest = max(found, default=0.0)
-    return highest if all(map(math.isfinite, found)) else math.inf
+    encoded = [patient.encode(_messages(probe.question), probe.answer) for probe in probes]
+    # Nothing behind the first token matters. Equal prompts stand together, similar ones too.
+    rows = [(tuple(ids[: max(first, 1) + 1]), max(first, 1)) for ids, first in encoded]
+    asked = sorted({row for row in rows if len(row[0]) > row[1]}, key=lambda row: len(row[0]))
+    found = {
+        row: float(logprobs[0, row[0][row[1]]].exp())
+        for row, logprobs in zip(asked, _answer_logprobs(patient, asked), strict=True)
+    }
+    values = [found.get(row, 0.0) for row in rows]
+    return [value if math.isfinite(value) else math.inf for value in values]
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ def test_two_workers_of_a_local_cluster_make_one_edit(tiny_folder: Path, tmp_pat
         ):
             asked = [Intent("forget", (fact.question,)) for fact in PLAN.facts]
             assert all(plan.facts for plan in cluster.plans(asked))
-            found = cluster.solve(shares(PLAN, 2), 1.0)
+            found = cluster.solve(shares(PLAN, 2), [1.0, 1.0])
             for one, other in zip(found, wanted, strict=True):
                 torch.testing.assert_close(one.b @ one.a, other.b @ other.a, rtol=1e-3, atol=1e-5)
             outcome = JointOperation(patient, prepared, cluster, ledger).run(PLAN)

@@ -22,7 +22,7 @@ from repair.federated.privacy import clipped, noised
 from repair.federated.statistics import factors, moments
 from repair.federated.wire import Message
 from repair.joint import merged
-from repair.operation import Operation
+from repair.operation import Operation, Strength
 from repair.patient import Patient
 from repair.plan import Procedure, RepairPlan
 from repair.preparation import Preparation
@@ -72,8 +72,10 @@ class _Given:
     def plans(self, intents: Sequence[Intent]) -> list[RepairPlan]:  # noqa: ARG002 - planned before
         return [self._plan]
 
-    def solve(self, plans: Sequence[RepairPlan], strength: float) -> tuple[LowRankUpdate, ...]:
-        patient, (plan,) = self._node.session.patient, plans
+    def solve(
+        self, plans: Sequence[RepairPlan], strengths: Sequence[Strength]
+    ) -> tuple[LowRankUpdate, ...]:
+        patient, (plan,), (strength,) = self._node.session.patient, plans, strengths
         replay = Replay(patient, self._node.session.preparation, self._known)
         # The keys that the update keeps for later edits are those of this node's rows alone.
         return replay.solve(plan, strength, build_rows(patient, plan))
