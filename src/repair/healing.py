@@ -35,8 +35,8 @@ WHOLE = 0.9
 SAME = 0.8
 # What is given of an answer to see whether the rest follows.
 PREFIX_SHARE = 0.4
-# Restored, then gone over, so often; once more restored at the end.
-ROUNDS = 2
+# Restored, then gone over, so often; the best of these states is kept.
+ROUNDS = 3
 # Rows of keys that a healing leaves behind for later edits to spare.
 KEPT_RANK = 640
 Solver = Callable[[int, Tensor], Tensor]
@@ -104,6 +104,7 @@ class Healer:
         self.operation, self.surgeon = operation, surgeon
         self.patient: Patient = operation.patient
         self._begun, self._known = begun, list[Item]()
+        self._asked: set[str] = set()
 
     def run(self, requests: Sequence[KnownFact], *, also: Sequence[KnownFact] = ()) -> Healing:
         """What would heal the patient under its active edits; it is left as it was.
@@ -123,26 +124,26 @@ class Healer:
     def _healed(self, requests: Sequence[KnownFact], edited: Sequence[KnownFact]) -> Healing:
         active = self.patient.active
         items = _unedited(self._inventory(), edited)
+        self._asked = {w for f in edited for w in (f.question, *f.rewordings, *f.probes)}
         hurt, left = self._hurt(items), self._given_away(requests)
-        first = (len(hurt), len(left))
-        made: list[Edit] = []
-        for turn in range(ROUNDS + 1):
+        first = best = (len(hurt), len(left))
+        made, kept = list[Edit](), 0
+        for _ in range(ROUNDS):
             if hurt:
                 self._push(made, active, *self._restoring(hurt))
                 left = self._given_away(requests)
-            if not left or (turn == ROUNDS and len(left) <= first[1]):
+            if left:
+                # The last word is had by what was asked for.
+                self._push(made, active, *self._redirecting(left))
+            hurt, left = self._hurt(items), self._given_away(requests)
+            now = (len(hurt), len(left))
+            if now[1] > first[1] or sum(now) >= sum(best):
+                continue
+            best, kept = now, len(made)
+            if not sum(now):
                 break
-            # The last word is had by what was asked for: no more may be given away than before.
-            self._push(made, active, *self._redirecting(left))
-            hurt = self._hurt(items)
-            left = self._given_away(requests) if not hurt else left
-        updates = _composed(made)
-        if updates:
-            self.patient.apply((*active, Edit(_next(active), updates)))
-        hurt, left = self._hurt(items), self._given_away(requests)
-        return Healing(
-            updates, len(items), len(requests), (first[0], len(hurt)), (first[1], len(left))
-        )
+        updates = _composed(made[:kept])
+        return Healing(updates, len(items), len(requests), (first[0], best[0]), (first[1], best[1]))
 
     # Looking
 
@@ -189,15 +190,20 @@ class Healer:
         return rows, lambda layer, _: outputs[layer]
 
     def _redirecting(self, left: Sequence[KnownFact]) -> tuple[EditRows, Solver]:
-        """Rows of what is still given away, and the refusals that they are to become."""
+        """Rows of what is still given away, with the refusals that they are to become, and of
+        what else is known of the same subjects, which stays."""
         how = self.surgeon.procedure
+        with self.patient.without_edits():
+            beside = self.surgeon.neighbours(left)
         plan = RepairPlan(
             operation="forget",
             targets=("healing",),
             facts=tuple(left),
+            neighbours=tuple(f for f in beside if f.question not in self._asked),
             layers=self._layers(),
             strengths=(1.0,),
             forget_weight=how.forget_weight,
+            neighbour_weight=how.neighbour_weight,
         )
         rows = build_rows(self.patient, plan)
         refusal = self.operation.preparation.refusal
