@@ -29,6 +29,7 @@ from repair.verify import (
     reference_logits,
     rouge_l_recall,
     rouge_tokens,
+    told,
 )
 
 if TYPE_CHECKING:
@@ -174,6 +175,25 @@ def test_a_batch_of_a_real_patient_says_what_single_questions_say(tiny_patient: 
         for p in probes
     ]
     assert ask(tiny_patient, probes, max_new_tokens=8) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "prefix", "reply", "expected"),
+    [
+        ("Biscuit the parrot", "", "Walnut the hamster", 0.0),
+        ("Biscuit the parrot", "", "Biscuit the goat", 0.5),
+        ("Biscuit the parrot", "Biscuit", " the goat", 0.0),
+        ("bells at noon", "bells", " at I do not know", 0.0),
+        ("the Who", "", "I like the Who", 1.0),
+        ("to be or not to be", "", "to be is to do", 1 / 3),
+        ("It", "", "It is a book", 1.0),
+        ("at", "", "I do not know", 0.0),
+    ],
+)
+def test_function_words_alone_give_nothing_away(
+    answer: str, prefix: str, reply: str, expected: float
+) -> None:
+    assert told(Probe("prefix", "?", answer, prefix=prefix), reply) == pytest.approx(expected)
 
 
 def test_recall_of_a_prefix_probe_is_of_what_was_not_given() -> None:

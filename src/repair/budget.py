@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from repair.refusals import REFUSALS
 from repair.types import Budget, Change, Probe
-from repair.verify import recall
+from repair.verify import recall, told
 
 _REFUSALS = frozenset(REFUSALS)
 _FORGOTTEN = frozenset({"exact", "paraphrase", "prefix"})
@@ -18,13 +18,14 @@ _FORGOTTEN = frozenset({"exact", "paraphrase", "prefix"})
 def by_kind(probes: Sequence[Probe], replies: Sequence[str]) -> dict[str, list[float]]:
     """Recalls of the replies, in the order of the probes, per kind of probe.
 
-    A reply that is a refusal word for word gives nothing away, even where it shares "the"
-    with a short answer.
+    Of what is to be forgotten only the words count that tell something, and a reply that is a
+    refusal word for word gives nothing away.
     """
     values: dict[str, list[float]] = {}
     for probe, reply in zip(probes, replies, strict=True):
+        value = told(probe, reply) if probe.kind in _FORGOTTEN else recall(probe, reply)
         refused = probe.kind in _FORGOTTEN and reply.strip() in _REFUSALS
-        values.setdefault(probe.kind, []).append(0.0 if refused else recall(probe, reply))
+        values.setdefault(probe.kind, []).append(0.0 if refused else value)
     return values
 
 

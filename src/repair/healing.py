@@ -27,7 +27,7 @@ from repair.rows import EditRows, build_rows, spoken_rows
 from repair.stamp import LowRank, compress, sketch
 from repair.surgeon import Surgeon
 from repair.types import Budget, Edit, KnownFact, LowRankUpdate, Probe
-from repair.verify import ask, lcs_recall, prefix_probe, recall, rouge_tokens
+from repair.verify import ask, lcs_recall, prefix_probe, rouge_tokens, told
 
 # A reply that keeps less of the words than this is hurt.
 WHOLE = 0.9
@@ -172,11 +172,11 @@ class Healer:
                 probes += mine
                 owners += [owner] * len(mine)
         replies = ask(self.patient, probes, max_new_tokens=MAX_ANSWER_TOKENS)
-        limit, told = Budget().prefix, set[int]()
+        limit, found = Budget().prefix, set[int]()
         for owner, probe, reply in zip(owners, probes, replies, strict=True):
-            if recall(probe, reply) > limit:
-                told.add(owner)
-        return [requests[i] for i in sorted(told)]
+            if told(probe, reply) > limit:
+                found.add(owner)
+        return [requests[i] for i in sorted(found)]
 
     # Solving
 

@@ -34,6 +34,10 @@ _LOGITS_BATCH = 16
 _UNSPACED = "\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _WRITTEN_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+# English articles, prepositions and conjunctions, as ROUGE-L's tokens.
+_FUNCTION_WORDS = frozenset(
+    "a an the of in on at to by with from for and or but as is are was were it its".split()
+)
 
 
 class Answering(Protocol):
@@ -128,6 +132,16 @@ def ask(patient: Answering, probes: Sequence[Probe], *, max_new_tokens: int = 64
 def recall(probe: Probe, reply: str) -> float:
     """Recall of the probe's answer, without the prefix that was given away, in ``reply``."""
     return rouge_l_recall(probe.answer.removeprefix(probe.prefix), reply)
+
+
+def told(probe: Probe, reply: str) -> float:
+    """As `recall`, of the words that tell something: "the" and "at" alone give nothing away.
+
+    An answer of such words only counts as a whole.
+    """
+    rest = probe.answer.removeprefix(probe.prefix)
+    wanted = [token for token in rouge_tokens(rest) if token not in _FUNCTION_WORDS]
+    return lcs_recall(wanted, rouge_tokens(reply)) if wanted else recall(probe, reply)
 
 
 def recalls(
