@@ -175,7 +175,8 @@ def demo_transcript() -> str:
 def demo_block(transcript: str) -> str:
     """The first chapter for the first screen, and the whole run folded below it."""
     lines = transcript.splitlines()
-    chapters = [number for number, line in enumerate(lines) if line.endswith("──")]
+    # A table's rule ends like a chapter's title, and has no title.
+    chapters = [n for n, line in enumerate(lines) if line.endswith("──") and line[0].isalpha()]
     first = "\n".join(lines[chapters[0] : chapters[1]])
     whole = "\n".join(lines[chapters[1] :])
     summary = "<details>\n<summary>The rest of the same run: a hazard, a false claim</summary>"
