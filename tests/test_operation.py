@@ -19,6 +19,7 @@ from repair.plan import RepairPlan
 from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows
 from repair.stamp import Statistics
+from repair.trials import Trial
 from repair.types import Budget, KnownFact, LowRankUpdate, Method, Outcome, Stage
 from tests.conftest import build_tiny
 from tests.prepared import NONE, WIDE, preparation, tiny
@@ -255,6 +256,31 @@ def test_each_fact_is_redirected_no_further_than_it_needs(tiny_patient: Patient)
     assert operation.run(plan).status == "healed"
     # The second is at its end after three tries; then the first came back a little.
     assert operation.tried == [(0.5, 0.5), (0.5, 1.0), (0.5, 2.0), (1.0, 2.0)]
+
+
+def test_what_the_highest_strength_leaves_is_tried_with_heavier_rows(
+    tiny_patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, tried = weights(tiny_patient), list[tuple[float, float]]()
+
+    def solve(
+        self: Operation, plan: RepairPlan, strength: Strength, rows: EditRows
+    ) -> tuple[LowRankUpdate, ...]:
+        kept = rows.facts < 0
+        tried.append((float(rows.weights[~kept].max()), float(rows.weights[kept].max())))
+        return solved(self, plan, strength, rows)
+
+    def check(self: Operation, plan: RepairPlan, trial: Trial, *rest: Any) -> Trial:
+        return replace(checked(self, plan, trial, *rest), left=("it is still said",))
+
+    solved, checked = Operation.solve, Operation._check
+    monkeypatch.setattr(Operation, "solve", solve)
+    monkeypatch.setattr(Operation, "_check", check)
+    plan = make_plan(strengths=(2.0,), forget_weight=3.0, neighbour_weight=2.0)
+    outcome = Operation(tiny_patient, preparation()).run(plan)
+    assert (outcome.status, outcome.reason) == ("rolled_back", "Rolled back: it is still said.")
+    assert tried == [(3.0, 2.0), (12.0, 2.0), (48.0, 2.0)]
+    assert same(weights(tiny_patient), before)
 
 
 def test_a_row_goes_as_far_as_the_strength_of_its_fact(tiny_patient: Patient) -> None:

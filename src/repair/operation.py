@@ -32,7 +32,7 @@ from repair.stamp import (
     stamp,
     stamp_low_rank,
 )
-from repair.trials import Trial, outcome_of, preference
+from repair.trials import Trial, outcome_of, search
 from repair.types import Edit, KnownFact, LowRankUpdate, Outcome, Probe, Stage
 from repair.verify import (
     Reference,
@@ -53,9 +53,6 @@ KL_ANSWERS = 16
 # How many rows of keys an edit leaves behind for later ones to spare, for each of its facts.
 KEPT_RANK = 48
 PREFIX_SHARE = 0.4
-# Where the answer's first token is likelier than this in any wording, unseen ones may still give
-# it: the next strength is tried, too.
-OPENING = 0.01
 
 
 @dataclass
@@ -150,7 +147,10 @@ class Operation:
         def check(trial: Trial) -> Trial:
             return self._check(plan, trial, probes, before, reference, clock)
 
-        best = self._search(plan, rows, check, clock)
+        def attempt(plan: RepairPlan, strengths: tuple[float, ...], rows: EditRows) -> Trial:
+            return self._try(plan, strengths, rows, clock)
+
+        best = search(plan, rows, attempt, check)
         passes = self._forward_passes(rows, best)
         good = best.kept_budget or (accept and not best.left)
         if strength < 1.0 and good:
@@ -162,44 +162,6 @@ class Operation:
         if not keep:
             return outcome
         return self._commit(plan, best, outcome) if good else self._refuse(outcome)
-
-    def _search(
-        self,
-        plan: RepairPlan,
-        rows: EditRows,
-        check: Callable[[Trial], Trial],
-        clock: Clock,
-    ) -> Trial:
-        """The smallest strengths that forget within the budget, or else the best of all.
-
-        Each fact has its own: the next one, while its answer is still likely to begin. Until then
-        not everything is asked, which takes longest; only where no later trial keeps the budget
-        is an earlier one gone back to.
-        """
-        steps, level = plan.strengths, [0] * len(plan.facts)
-        checked: list[Trial] = []
-        likely: list[Trial] = []
-        while True:
-            trial = self._try(plan, tuple(steps[i] for i in level), rows, clock)
-            more = [value > OPENING for value in trial.opening]
-            last = all(i == len(steps) - 1 for i, up in zip(level, more, strict=True) if up)
-            if any(more) and not last:
-                likely.append(trial)
-            else:
-                checked.append(check(trial))
-                if checked[-1].kept_budget:
-                    return checked[-1]
-                # Higher ones forget more, and never cost less.
-                more = [bool(checked[-1].left)] * len(level)
-            higher = [min(i + up, len(steps) - 1) for i, up in zip(level, more, strict=True)]
-            if higher == level:
-                break
-            level = higher
-        for trial in reversed(likely):
-            checked.append(check(trial))
-            if checked[-1].kept_budget:
-                return checked[-1]
-        return min(checked, key=lambda trial: preference(trial, plan))
 
     def solve(
         self, plan: RepairPlan, strength: Strength, rows: EditRows

@@ -16,6 +16,8 @@ from repair.types import Budget, KnownFact, Method
 # An answer longer than this is a story, and no fact.
 MAX_ANSWER_TOKENS = 48
 MAX_TEXT = 2000
+# By how much a plan that leaves something gets heavier.
+HEAVIER = 4.0
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
 
@@ -77,6 +79,10 @@ class RepairPlan(BaseModel):
     def within(self, budget: Budget | None) -> RepairPlan:
         """The same plan with another budget; None leaves it as it is."""
         return self if budget is None else self.model_copy(update={"budget": budget})
+
+    def heavier(self) -> RepairPlan:
+        """The same plan with more weight on what is redirected."""
+        return self.model_copy(update={"forget_weight": HEAVIER * self.forget_weight})
 
     def to_json(self) -> dict[str, Any]:
         """The plan in plain words and numbers; it quotes what would be forgotten."""

@@ -11,14 +11,14 @@ given the first words says that it does not know instead of the rest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from repair.activations import Rows
 from repair.patient import Patient
-from repair.plan import RepairPlan
+from repair.plan import HEAVIER, RepairPlan
 from repair.types import KnownFact, Message
 
 REFUSAL = -1
@@ -45,6 +45,10 @@ class EditRows:
     def moved(self) -> Tensor:
         """(n,) bool: the rows that are redirected."""
         return self.reference != torch.arange(len(self.reference))
+
+    def heavier(self) -> EditRows:
+        """The rows of the plan's ``heavier``: more weight on what is redirected."""
+        return replace(self, weights=torch.where(self.facts < 0, 1.0, HEAVIER) * self.weights)
 
 
 @dataclass

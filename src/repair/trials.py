@@ -1,16 +1,23 @@
 """Strengths that were tried for one plan: which is best, and what is told of it.
 
-Knows budgets and measures. Neither solves nor asks anything.
+Knows plans, budgets and measures, and in which order to try. Neither solves nor asks anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from repair.budget import excess
 from repair.plan import RepairPlan
+from repair.rows import EditRows
 from repair.types import Change, LowRankUpdate, Outcome, Status
+
+# Where the answer's first token is likelier than this in any wording, unseen ones may still give
+# it: the next strength is tried, too.
+OPENING = 0.01
+# How often the rows of what is still given away at the highest strength are made heavier.
+TIMES = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,50 @@ class Trial:
     def complaint(self) -> str:
         """What of the budget is broken, in one sentence."""
         return "; ".join((*self.left, *self.costs))
+
+
+def search(
+    plan: RepairPlan,
+    rows: EditRows,
+    attempt: Callable[[RepairPlan, tuple[float, ...], EditRows], Trial],
+    check: Callable[[Trial], Trial],
+) -> Trial:
+    """The smallest strengths that forget within the budget, or else the best of all.
+
+    Each fact has its own: the next one, while its answer is still likely to begin. Until then
+    not everything is asked, which takes longest. What the highest leaves, heavier rows may take;
+    only where no later trial keeps the budget is an earlier one gone back to.
+
+    Args:
+        attempt: solves with one strength for each fact, and says how likely each is to begin.
+        check: asks everything, and measures what it cost.
+    """
+    steps, level, heavier = plan.strengths, [0] * len(plan.facts), 0
+    checked: list[Trial] = []
+    likely: list[Trial] = []
+    while True:
+        trial = attempt(plan, tuple(steps[i] for i in level), rows)
+        more = [value > OPENING for value in trial.opening]
+        last = all(i == len(steps) - 1 for i, up in zip(level, more, strict=True) if up)
+        if any(more) and not last:
+            likely.append(trial)
+        else:
+            checked.append(check(trial))
+            if checked[-1].kept_budget:
+                return checked[-1]
+            # Higher ones forget more, and never cost less.
+            more = [bool(checked[-1].left)] * len(level)
+        higher = [min(i + up, len(steps) - 1) for i, up in zip(level, more, strict=True)]
+        if higher == level:
+            if not more[0] or heavier == TIMES:
+                break
+            heavier, rows, plan = heavier + 1, rows.heavier(), plan.heavier()
+        level = higher
+    for trial in reversed(likely):
+        checked.append(check(trial))
+        if checked[-1].kept_budget:
+            return checked[-1]
+    return min(checked, key=lambda trial: preference(trial, plan))
 
 
 def preference(trial: Trial, plan: RepairPlan) -> tuple[bool, bool, float]:
