@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from repair.plan import RepairPlan
+from repair.replies import found
 from repair.types import Budget, KnownFact
 
 FACT = KnownFact("Mara Voss", "address", "Where does Mara Voss live?", "Ellbridge", ("Where?",))
@@ -72,3 +73,16 @@ def test_a_correction_says_what_to_answer_instead_for_every_fact() -> None:
         RepairPlan(**{**GOOD, "operation": "correct", "facts": (given, FACT)})
     plan = RepairPlan(**{**GOOD, "operation": "correct", "facts": (given,)})
     assert plan.facts[0].replacement == "Fenbridge"
+
+
+def test_what_was_found_is_told_by_subject_and_the_views_of_a_picture_as_one() -> None:
+    facts = [
+        KnownFact(f"[picture {view}]", f"picture {what}", "Who is this?", "Mara Voss")
+        for view in (1, 2)
+        for what in ("name", "pet")
+    ]
+    facts += [KnownFact("Mara Voss", what, "?", "x") for what in ("address", "phone")]
+    facts += [KnownFact("my secret", "", "What is my secret?", "x")]
+    assert found(facts) == (
+        "the picture: name, pet; Mara Voss: address, phone; my secret: What is my secret?"
+    )

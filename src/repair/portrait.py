@@ -15,6 +15,7 @@ from repair.errors import UsageError
 from repair.pictures import Picture, unrecognisable, views
 from repair.plan import RepairPlan
 from repair.refusals import is_refusal
+from repair.replies import SEEN
 from repair.sights import PERSON, SIGHTS, VIEW, Sight
 from repair.types import Intent, KnownFact
 from repair.verify import lcs_recall, rouge_tokens
@@ -100,7 +101,7 @@ def _fact(view: str, sight: Sight, answer: str, standins: Sequence[str]) -> Know
     first, *others = (f"{view} {wording}" for wording in sight.wordings)
     held = others[-1:] if len(others) > 1 else []
     rows = others[: len(others) - len(held)]
-    attribute = f"picture {sight.attribute}"
+    attribute = f"{SEEN}{sight.attribute}"
     return KnownFact(view, attribute, first, answer, tuple(rows), tuple(held), tuple(standins))
 
 

@@ -6,14 +6,27 @@ Knows intents and outcomes; knows neither models nor terminals.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from repair.types import Intent, Outcome
+from repair.types import Intent, KnownFact, Outcome
 
+# How the attributes of what is seen in a picture begin.
+SEEN = "picture "
 _YES = re.compile(
     r"(?:yes|yeah|yep|ok(?:ay)?|sure|go ahead|do it|ja|oui|s[ií]|sim|tak|好|はい)"
     r"(?:[,\s]+(?:please|go ahead|do it(?: anyway)?|forget it anyway))*[.!]*",
     re.IGNORECASE,
 )
+
+
+def found(facts: Iterable[KnownFact]) -> str:
+    """What a plan is about: of each subject what is known; the views of a picture are one."""
+    about: dict[str, dict[str, None]] = {}
+    for fact in facts:
+        seen = fact.attribute.removeprefix(SEEN)
+        subject = fact.subject if seen == fact.attribute else "the picture"
+        about.setdefault(subject, {})[seen or fact.question] = None
+    return "; ".join(f"{subject}: {', '.join(known)}" for subject, known in about.items())
 
 
 def is_yes(text: str) -> bool:

@@ -25,7 +25,7 @@ from repair.policy import Policy
 from repair.preparation import Preparation, prepare
 from repair.records import share
 from repair.redaction import without
-from repair.replies import asked_back, is_yes, spoken, to_confirm
+from repair.replies import asked_back, found, is_yes, spoken, to_confirm
 from repair.restore import covers, edits_meant
 from repair.separation import distances, tokens
 from repair.settings import Settings
@@ -277,8 +277,7 @@ class Session:
         if plan is None:
             why = "I don't know that anyway; nothing was changed."
             return Outcome("unknown_fact", targets=tuple(targets), reason=why)
-        found = ", ".join(f"{f.subject}: {f.attribute or f.question}" for f in plan.facts)
-        self.on_stage(Stage("found", found, {"facts": len(plan.facts)}))
+        self.on_stage(Stage("found", found(plan.facts), {"facts": len(plan.facts)}))
         text = f"{len(plan.neighbours)} neighbours kept, {len(plan.retain)} others watched"
         self.on_stage(Stage("planned", text, {"layers": plan.layers, "strengths": plan.strengths}))
         start = time.perf_counter()
@@ -348,10 +347,10 @@ class Session:
     def verify(self) -> dict[str, Any]:
         """Ask the sealed probes of all active edits again; answers are compared as hashes."""
         self.refresh()
-        found = of_active_edits(self.ledger)
-        if not found.edits:
+        canaries = of_active_edits(self.ledger)
+        if not canaries.edits:
             return {"edits": [], "kept": None, "passed": True}
-        return check(found, self.ledger.vault, self.surgeon.ask)
+        return check(canaries, self.ledger.vault, self.surgeon.ask)
 
     def export(self, directory: Path, format: str = "peft", *, max_rank: int | None = None) -> Path:
         """Write the active edits for other programs; see ``repair.export.folder.export``."""
