@@ -48,12 +48,7 @@ def edits(
     settings = flags.settings()
     order = Order(split, wanted, singles, scored, seed=settings.seed)
     with display.Stages() as stages:
-        patient = Patient.load(
-            settings.model,
-            dtype=settings.dtype,
-            device=settings.device,
-            quantization=settings.quantization,
-        )
+        patient = flags.patient()
         untrained = Patient.load(str(oracle)) if oracle is not None else None
         board = Scoreboard(
             patient, order, out.with_suffix(".work"), oracle=untrained, tell=stages.doing
