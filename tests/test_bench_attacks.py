@@ -20,7 +20,7 @@ from repair.bench.grid import tables, tofu
 from repair.bench.grid.cells import Cell
 from repair.bench.grid.lab import Lab
 from repair.bench.grid.measuring import measured
-from repair.bench.grid.page import results_block, write_report
+from repair.bench.grid.page import front_block, results_block, write_report
 from repair.bench.grid.results import write_whole
 from repair.errors import UsageError
 from tests.bench_grid import grid_cell, grid_lab
@@ -161,6 +161,23 @@ def test_the_block_for_a_document_has_a_table_for_each_task_and_size(folder: Pat
     block = results_block(read_folder(folder))
     assert block.count("|D_f|") == 2
     assert "Attacks: " in block
+
+
+def test_the_front_page_has_means_and_the_worst_of_each_kind_of_attack(folder: Path) -> None:
+    from repair.bench.grid.results import read_folder
+
+    results = read_folder(folder)
+    block = front_block(results)
+    assert block.count("|D_f|") == 2
+    assert "F-RL at most 0.05" in block
+    assert " times our time" not in block
+    assert block.count("<details>") == block.count("</details>") == 1
+    attacked = [row["attacks"] for row in results if row["cell"]["kind"] == "attack"]
+    worst = [max(score["mean"] for score in found["relearning"].values()) for found in attacked]
+    (line,) = (line for line in block.splitlines() if line.startswith("| relearning |"))
+    shown = [float(cell) for cell in line.split("|")[2:-1]]
+    assert sorted(shown) == [pytest.approx(value, abs=0.005) for value in sorted(worst)]
+    assert "relearning: related" not in block
 
 
 def test_a_table_can_be_read_as_plain_lines() -> None:

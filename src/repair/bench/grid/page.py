@@ -84,6 +84,25 @@ def results_block(results: Results) -> str:
     return "\n\n".join(blocks)
 
 
+def front_block(results: Results) -> str:
+    """The same in short, for a front page: means alone, and the worst of each kind of attack."""
+    blocks = []
+    for kind in ("run", "attack"):
+        of = [result for result in results if result["cell"]["kind"] == kind]
+        for (size, task), rows in tables.groups(of):
+            table = (tables.short_table if kind == "run" else tables.worst_table)(rows)
+            title = tables.heading(size, task, rows)
+            title = f"{'Attacked: ' if kind == 'attack' else ''}{title}"
+            text = tables.markdown(*table)
+            # What a person asks for is one thing; the rest is folded away.
+            if kind == "run" and size == "1":
+                blocks.append(f"**{title}**\n\n{text}\n\n{_reached(rows, timed=False)}")
+            else:
+                summary = f"<details>\n<summary>{title}</summary>"
+                blocks.append(f"{summary}\n\n{text}\n\n</details>")
+    return "\n\n".join(blocks)
+
+
 def _preface(results: Results) -> str:
     models = sorted({result["model"][:12] for result in results})
     versions = sorted({result["versions"]["repair"] for result in results})
@@ -105,11 +124,11 @@ def _run_parts(size: str, task: str, rows: Results) -> Iterator[Part]:
             yield Part(picture=plots.pareto(rows, kept), name=name, text=text)
 
 
-def _reached(rows: Results) -> str:
+def _reached(rows: Results, *, timed: bool = True) -> str:
     """Which methods forget and keep, and how many times longer than ours each of them takes."""
     passed = {r["cell"]["method"]: r["measures"] for r in rows if _passes(r["measures"])}
     passed.pop("oracle", None)
-    ours = passed.get("repair", {}).get("seconds", {}).get("mean", 0.0)
+    ours = passed.get("repair", {}).get("seconds", {}).get("mean", 0.0) if timed else 0.0
     told = []
     for name, measures in passed.items():
         times = f" ({measures['seconds']['mean'] / ours:.1f} times our time)" if ours else ""

@@ -26,6 +26,8 @@ TITLES = {
     "harmful": "Harmful knowledge suppression",
     "misinformation": "Misinformation correction",
 }
+# Those that a front page has room for. Times are compared where they are taken side by side.
+SHORT = ("forget_rouge", "forget_choice", "neighbours_rouge", "retain_rouge", "perplexity")
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 Results = Sequence[Mapping[str, Any]]
 
@@ -65,6 +67,17 @@ def method_table(rows: Results, columns: Sequence[str] = COLUMNS) -> Table:
     return names, body
 
 
+def short_table(rows: Results) -> Table:
+    """A row a method, a column a measure, means alone."""
+    names = ("", *(_title(name, rows) for name in SHORT))
+    body = []
+    for row in rows:
+        means = [row["measures"].get(name, {}).get("mean") for name in SHORT]
+        shown = ["–" if m is None else f"{m:.2g}" if m >= 1000 else f"{m:.2f}" for m in means]
+        body.append((METHODS[row["cell"]["method"]].title, *shown))
+    return names, body
+
+
 def _title(name: str, rows: Results) -> str:
     counts = {row["measures"][name]["n"] for row in rows if name in row["measures"]}
     arrow = "↓" if MEASURES[name].lower else "↑"
@@ -95,6 +108,18 @@ def markdown(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
     return "\n".join(lines)
+
+
+def worst_table(rows: Results) -> Table:
+    """A row a kind of attack, a column a method: the most that any attack of the kind gives."""
+    methods = [METHODS[row["cell"]["method"]].title for row in rows]
+    families = dict.fromkeys(family for row in rows for family in row["attacks"])
+    body = []
+    for family in families:
+        found = [row["attacks"].get(family, {}).values() for row in rows]
+        worst = [max((score["mean"] for score in scores), default=None) for scores in found]
+        body.append((family, *("–" if value is None else f"{value:.2f}" for value in worst)))
+    return ("the most that comes back", *methods), body
 
 
 def attack_table(rows: Results) -> Table:
