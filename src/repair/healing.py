@@ -9,7 +9,7 @@ is redirected anew. Both are rows for what went wrong alone, so few rows reach f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -123,8 +123,8 @@ class Healer:
 
     def _healed(self, requests: Sequence[KnownFact], edited: Sequence[KnownFact]) -> Healing:
         active = self.patient.active
-        items = _unedited(self._inventory(), edited)
         self._asked = {w for f in edited for w in (f.question, *f.rewordings, *f.probes)}
+        items = _unedited(self._inventory(), edited, self._asked)
         hurt, left = self._hurt(items), self._given_away(requests)
         first = best = (len(hurt), len(left))
         made, kept = list[Edit](), 0
@@ -240,9 +240,10 @@ def _next(edits: Sequence[Edit]) -> int:
     return max((edit.id for edit in edits), default=0) + 1
 
 
-def _unedited(items: Sequence[Item], edited: Sequence[KnownFact]) -> list[Item]:
-    """The items that no request is about: neither in its words nor in its answer."""
-    asked = {w for f in edited for w in (f.question, *f.rewordings, *f.probes)}
+def _unedited(
+    items: Sequence[Item], edited: Sequence[KnownFact], asked: Container[str]
+) -> list[Item]:
+    """The items that no request is about: neither in its words, ``asked``, nor in its answer."""
     answers: dict[str, list[list[str]]] = defaultdict(list)
     for fact in edited:
         answers[fact.subject.lower()].append(rouge_tokens(fact.answer))

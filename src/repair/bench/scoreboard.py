@@ -164,7 +164,7 @@ class Scoreboard:
         self, operation: Operation, chosen: Sequence[Fact], done: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Ask once more, now that there is room, for what was turned down so far."""
-        made = {row["index"] for row in _again(done) if row["status"] == "healed"}
+        made = {row["index"] for row in _repeated(done) if row["status"] == "healed"}
         left = [i for i, row in enumerate(done) if row["status"] != "healed" and i not in made]
         self.tell(f"{len(left)} requests once more")
         return [{"index": i, **self._made(operation, chosen[i])} for i in left]
@@ -180,7 +180,7 @@ class Scoreboard:
         start = time.perf_counter()
         self.healer = self.healer or Healer(operation, self.surgeon)
         self.healer.operation = operation
-        rows = [*done, *_again(done)]
+        rows = [*done, *_repeated(done)]
         facts = [KnownFact(**_tuples(f)) for row in rows for f in row["facts"]]
         found = self.healer.run(facts)
         identity = None
@@ -201,7 +201,7 @@ class Scoreboard:
 
     @staticmethod
     def _first(ledger: Ledger, done: Sequence[dict[str, Any]]) -> list[Any]:
-        ids = {row["edit"] for row in (*done, *_again(done))}
+        ids = {row["edit"] for row in (*done, *_repeated(done))}
         ids |= {row.get("healed", {}).get("edit") for row in done}
         return [edit for edit in ledger.active() if edit.id in ids]
 
@@ -251,7 +251,7 @@ class Scoreboard:
         }
         seconds = [r["seconds"] for r in rows]
         status = [r["status"] for r in rows]
-        for again in _again(rows):
+        for again in _repeated(rows):
             status[again["index"]] = again["status"]
         return {
             "edits": len(chosen),
@@ -271,7 +271,7 @@ class Scoreboard:
         return {kind: sum(v) / len(v) for kind, v in values.items()}
 
 
-def _again(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _repeated(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was asked for once more after the healings among these rows."""
     return [again for row in rows for again in row.get("again", ())]
 

@@ -6,7 +6,7 @@ Knows results, tables and plots; measures nothing. What it says is what the file
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,34 +73,34 @@ def report(results: Results) -> Iterator[Part]:
 
 def results_block(results: Results) -> str:
     """The tables alone in Markdown, for a document that shows them."""
-    blocks = []
-    for kind, make in (("run", tables.method_table), ("attack", tables.attack_table)):
-        of = [result for result in results if result["cell"]["kind"] == kind]
-        for (size, task), rows in tables.groups(of):
-            title = (
-                f"**{'Attacks: ' if kind == 'attack' else ''}{tables.heading(size, task, rows)}**"
-            )
-            blocks.append(f"{title}\n\n{tables.markdown(*make(rows))}")
-    return "\n\n".join(blocks)
+    made = _tables(results, tables.method_table, tables.attack_table)
+    return "\n\n".join(
+        f"**{'Attacks: ' if kind == 'attack' else ''}{title}**\n\n{text}"
+        for kind, title, text, _ in made
+    )
 
 
 def front_block(results: Results) -> str:
     """The same in short, for a front page: means alone, and the worst of each kind of attack."""
     blocks = []
-    for kind in ("run", "attack"):
+    for kind, title, text, rows in _tables(results, tables.short_table, tables.worst_table):
+        # What a person asks for is one thing; the rest is folded away.
+        if kind == "run" and rows[0]["cell"]["size"] == "1":
+            blocks.append(f"**{title}**\n\n{text}\n\n{_reached(rows, timed=False)}")
+        else:
+            named = f"{'Attacked: ' if kind == 'attack' else ''}{title}"
+            blocks.append(f"<details>\n<summary>{named}</summary>\n\n{text}\n\n</details>")
+    return "\n\n".join(blocks)
+
+
+def _tables(
+    results: Results, run: Callable[[Results], Table], attack: Callable[[Results], Table]
+) -> Iterator[tuple[str, str, str, Results]]:
+    """(kind, title, table in Markdown, results) of each size and task, the runs first."""
+    for kind, make in (("run", run), ("attack", attack)):
         of = [result for result in results if result["cell"]["kind"] == kind]
         for (size, task), rows in tables.groups(of):
-            table = (tables.short_table if kind == "run" else tables.worst_table)(rows)
-            title = tables.heading(size, task, rows)
-            title = f"{'Attacked: ' if kind == 'attack' else ''}{title}"
-            text = tables.markdown(*table)
-            # What a person asks for is one thing; the rest is folded away.
-            if kind == "run" and size == "1":
-                blocks.append(f"**{title}**\n\n{text}\n\n{_reached(rows, timed=False)}")
-            else:
-                summary = f"<details>\n<summary>{title}</summary>"
-                blocks.append(f"{summary}\n\n{text}\n\n</details>")
-    return "\n\n".join(blocks)
+            yield kind, tables.heading(size, task, rows), tables.markdown(*make(rows)), rows
 
 
 def _preface(results: Results) -> str:
