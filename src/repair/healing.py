@@ -27,7 +27,15 @@ from repair.rows import EditRows, build_rows, spoken_rows
 from repair.stamp import LowRank, compress, sketch
 from repair.surgeon import Surgeon
 from repair.types import Budget, Edit, KnownFact, LowRankUpdate, Probe
-from repair.verify import ask, lcs_recall, prefix_probe, rouge_tokens, told
+from repair.verify import (
+    ask,
+    goes_on,
+    greedy_steps,
+    lcs_recall,
+    prefix_probe,
+    rouge_tokens,
+    told,
+)
 
 # A reply that keeps less of the words than this is hurt.
 WHOLE = 0.9
@@ -154,15 +162,21 @@ class Healer:
         return self._known
 
     def _hurt(self, items: Sequence[Item]) -> list[Item]:
-        replies = inventory.answers(self.surgeon, [item.question for item in items])
+        steps = greedy_steps(self.patient, [(item.question, item.answer) for item in items])
+        # Where every step is the answer's, so is the reply.
+        other = [item for item, taken in zip(items, steps, strict=True) if not all(taken)]
+        replies = inventory.answers(self.surgeon, [item.question for item in other])
         return [
             item
-            for item, reply in zip(items, replies, strict=True)
+            for item, reply in zip(other, replies, strict=True)
             if lcs_recall(rouge_tokens(item.answer), rouge_tokens(reply)) < WHOLE
         ]
 
     def _given_away(self, requests: Sequence[KnownFact]) -> list[KnownFact]:
-        """Those of which a wording, or the answer's first words, still draw more than allowed."""
+        """Those of which a wording, or the answer's first words, still draw more than allowed.
+
+        Only where the answer would begin, or go on, is it asked for.
+        """
         probes: list[Probe] = []
         owners: list[int] = []
         for owner, fact in enumerate(requests):
@@ -171,11 +185,14 @@ class Healer:
                 mine = [Probe("paraphrase", wording, fact.answer), *([given] if given else [])]
                 probes += mine
                 owners += [owner] * len(mine)
-        replies = ask(self.patient, probes, max_new_tokens=MAX_ANSWER_TOKENS)
-        limit, found = Budget().prefix, set[int]()
-        for owner, probe, reply in zip(owners, probes, replies, strict=True):
-            if told(probe, reply) > limit:
-                found.add(owner)
+        drawn = [i for i, on in enumerate(goes_on(self.patient, probes)) if on]
+        asked = [probes[i] for i in drawn]
+        replies = ask(self.patient, asked, max_new_tokens=MAX_ANSWER_TOKENS)
+        found = {
+            owners[i]
+            for i, reply in zip(drawn, replies, strict=True)
+            if told(probes[i], reply) > Budget().prefix
+        }
         return [requests[i] for i in sorted(found)]
 
     # Solving

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from typing import Any, Protocol
 
 import torch
@@ -237,7 +238,7 @@ def reference_logits(patient: Answering, pairs: Sequence[tuple[str, str]]) -> Re
     Raises:
         ValueError: no pairs, or no answer tokens in any.
     """
-    encoded = [patient.encode(_messages(question), answer) for question, answer in pairs]
+    encoded = _encoded(patient, pairs)
     # The first token of all has nothing before it that could predict it.
     rows = sorted(((ids, max(first, 1)) for ids, first in encoded), key=lambda row: len(row[0]))
     reference = Reference(tuple(rows), tuple(_answer_logprobs(patient, rows)))
@@ -271,7 +272,7 @@ def opening_probabilities(patient: Answering, probes: Sequence[Probe]) -> list[f
     It says how near an answer still is where greedy replies no longer give it. 0 for an answer
     without tokens; infinite where the patient's logits are not finite.
     """
-    encoded = [patient.encode(_messages(probe.question), probe.answer) for probe in probes]
+    encoded = _encoded(patient, [(probe.question, probe.answer) for probe in probes])
     # Nothing behind the first token matters. Equal prompts stand together, similar ones too.
     rows = [(tuple(ids[: max(first, 1) + 1]), max(first, 1)) for ids, first in encoded]
     asked = sorted({row for row in rows if len(row[0]) > row[1]}, key=lambda row: len(row[0]))
@@ -281,6 +282,49 @@ def opening_probabilities(patient: Answering, probes: Sequence[Probe]) -> list[f
     }
     values = [found.get(row, 0.0) for row in rows]
     return [value if math.isfinite(value) else math.inf for value in values]
+
+
+@torch.no_grad()
+def greedy_steps(patient: Answering, pairs: Sequence[tuple[str, str]]) -> list[list[bool]]:
+    """For every token of each (question, answer) pair whether greedy decoding takes it next.
+
+    The end of the turn is the last. All true says that the greedy reply is this very answer, and
+    takes one pass instead of one a token.
+    """
+    rows = [(tuple(ids), max(first, 1)) for ids, first in _encoded(patient, pairs)]
+    asked = sorted(set(rows), key=lambda row: len(row[0]))
+    found = {
+        row: (logprobs.argmax(-1).cpu() == torch.tensor(row[0][row[1] :])).tolist()
+        for row, logprobs in zip(asked, _answer_logprobs(patient, asked), strict=True)
+    }
+    return [found[row] for row in rows]
+
+
+def goes_on(patient: Answering, probes: Sequence[Probe]) -> list[bool]:
+    """For every probe whether greedy decoding takes the answer's next token after its prefix.
+
+    Tells in one pass where it is worth having the patient answer. False at the end of an answer.
+    """
+    answered = [(probe.question, probe.answer) for probe in probes]
+    given = [(probe.question, probe.prefix) for probe in probes]
+    found = []
+    for probe, steps, (ids, first), (start, _) in zip(
+        probes,
+        greedy_steps(patient, answered),
+        _encoded(patient, answered),
+        _encoded(patient, given),
+        strict=True,
+    ):
+        same = sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(ids, start, strict=False)))
+        at = max(same - first, 0) if probe.prefix else 0
+        found.append(at < len(steps) and steps[at])
+    return found
+
+
+def _encoded(
+    patient: Answering, pairs: Sequence[tuple[str, str]]
+) -> Iterator[tuple[list[int], int]]:
+    return (patient.encode(_messages(question), answer) for question, answer in pairs)
 
 
 @torch.no_grad()
