@@ -30,8 +30,8 @@ from repair.types import Budget, Edit, KnownFact, LowRankUpdate, Probe
 from repair.verify import (
     ask,
     goes_on,
-    greedy_steps,
     lcs_recall,
+    margins,
     prefix_probe,
     rouge_tokens,
     told,
@@ -43,6 +43,8 @@ WHOLE = 0.9
 SAME = 0.8
 # What is given of an answer to see whether the rest follows.
 PREFIX_SHARE = 0.4
+# An answer of which every token leads by so many nats is not looked at again in the same healing.
+SAFE = 3.0
 # Restored, then gone over, so often; the best of these states is kept.
 ROUNDS = 3
 # Rows of keys that a healing leaves behind for later edits to spare.
@@ -113,6 +115,7 @@ class Healer:
         self.patient: Patient = operation.patient
         self._begun, self._known = begun, list[Item]()
         self._asked: set[str] = set()
+        self._leads: dict[Item, float] = {}
 
     def run(self, requests: Sequence[KnownFact], *, also: Sequence[KnownFact] = ()) -> Healing:
         """What would heal the patient under its active edits; it is left as it was.
@@ -133,7 +136,8 @@ class Healer:
         active = self.patient.active
         self._asked = {w for f in edited for w in (f.question, *f.rewordings, *f.probes)}
         items = _unedited(self._inventory(), edited, self._asked)
-        hurt, left = self._hurt(items), self._given_away(requests)
+        self._leads = dict.fromkeys(items, 0.0)
+        hurt, left = self._hurt(), self._given_away(requests)
         first = best = (len(hurt), len(left))
         made, kept = list[Edit](), 0
         for _ in range(ROUNDS):
@@ -143,7 +147,7 @@ class Healer:
             if left:
                 # The last word is had by what was asked for.
                 self._push(made, active, *self._redirecting(left))
-            hurt, left = self._hurt(items), self._given_away(requests)
+            hurt, left = self._hurt(), self._given_away(requests)
             now = (len(hurt), len(left))
             if now[1] > first[1] or sum(now) >= sum(best):
                 continue
@@ -161,10 +165,13 @@ class Healer:
                 self._known = inventory.take(self.surgeon, begun=self._begun)
         return self._known
 
-    def _hurt(self, items: Sequence[Item]) -> list[Item]:
-        steps = greedy_steps(self.patient, [(item.question, item.answer) for item in items])
-        # Where every step is the answer's, so is the reply.
-        other = [item for item, taken in zip(items, steps, strict=True) if not all(taken)]
+    def _hurt(self) -> list[Item]:
+        """The items that get another answer, among those near enough to another one before."""
+        near = [item for item, lead in self._leads.items() if lead < SAFE]
+        leads = map(min, margins(self.patient, [(item.question, item.answer) for item in near]))
+        self._leads.update(zip(near, leads, strict=True))
+        # Where the answer's tokens lead everywhere, it is the reply.
+        other = [item for item in near if self._leads[item] <= 0]
         replies = inventory.answers(self.surgeon, [item.question for item in other])
         return [
             item

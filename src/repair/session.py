@@ -30,6 +30,7 @@ from repair.restore import covers, edits_meant
 from repair.separation import distances, tokens
 from repair.settings import Settings
 from repair.surgeon import Surgeon
+from repair.targets import ordered
 from repair.types import Budget, EditSummary, Intent, IntentKind, Message, Outcome, Stage, Turn
 from repair.watchdog import Watchdog
 
@@ -178,7 +179,7 @@ class Session:
         with clock.time("watchdog"):
             intent = self._read(text, self.messages)
         if kind is not None and intent.kind != kind:
-            named = intent.targets or (without_pictures(text),)
+            named = intent.targets or ordered(without_pictures(text))
             intent = replace(intent, kind=kind, targets=named)
         question = self.policy.request(text, intent).question(accepted=yes)
         if intent.kind not in ("forget", "correct") or not intent.targets:
@@ -213,7 +214,7 @@ class Session:
         clock, texts = Clock(), [text.strip() for text in texts]
         intents = [self._read(text, ()) for text in texts]
         for i, intent in enumerate(intents):
-            intents[i] = replace(intent, kind="forget", targets=intent.targets or (texts[i],))
+            intents[i] = replace(intent, kind="forget", targets=intent.targets or ordered(texts[i]))
             # A list was put together by somebody: only what is refused stops it.
             self.policy.request(texts[i], intents[i]).question(accepted=True)
         with self.patient.remembering():
@@ -234,7 +235,7 @@ class Session:
         self.refresh()
         intent = self._read(text, self.messages)
         if intent.kind == "none":
-            intent = replace(intent, kind="forget", targets=(text.strip(),))
+            intent = replace(intent, kind="forget", targets=ordered(text))
         plan = self.surgeon.plan(intent)
         ruling = self.policy.request(text, intent)
         read = {**intent.to_json(), "policy": ruling.action, "known": plan is not None}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from repair.phrases import ENGLISH, Phrases
 from repair.phrases_more import OTHERS
 from repair.types import IntentKind, Message
-from repair.utterance import OwnWords
+from repair.utterance import OwnWords, own_words
 
 _CAPITAL = r"[A-ZÀ-ÖØ-ÞĀ-Ž][\w'’-]*"
 _NAME = re.compile(
@@ -119,6 +119,19 @@ def find_targets(
             spans, sure = _spans(kind, sentence, pointed, context, own)
             (found if sure else guessed).extend(spans)
     return tuple(dict.fromkeys(found or guessed))[:MAX_TARGETS]
+
+
+def ordered(text: str) -> tuple[str, ...]:
+    """What a text orders to forget that is known to be such an order: what stands behind its verb.
+
+    A text without one is the target itself.
+    """
+    words = own_words(text)
+    sentences = [words.unmask(sentence) for sentence in words.sentences]
+    context = context_of(sentences, (), lambda _: False)
+    read = [_spans("forget", sentence, (), context) for sentence in sentences]
+    found = [target for spans, sure in read if sure for target in spans]
+    return tuple(dict.fromkeys(found))[:MAX_TARGETS] or (text.strip(),)
 
 
 def context_of(

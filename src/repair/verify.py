@@ -285,19 +285,28 @@ def opening_probabilities(patient: Answering, probes: Sequence[Probe]) -> list[f
 
 
 @torch.no_grad()
-def greedy_steps(patient: Answering, pairs: Sequence[tuple[str, str]]) -> list[list[bool]]:
-    """For every token of each (question, answer) pair whether greedy decoding takes it next.
+def margins(patient: Answering, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+    """By how much every token of each (question, answer) pair leads at its place, in nats.
 
-    The end of the turn is the last. All true says that the greedy reply is this very answer, and
-    takes one pass instead of one a token.
+    Below 0 another one leads and greedy decoding leaves the answer there. The end of the turn is
+    the last. All above 0 says that the greedy reply is this very answer, and takes one pass
+    instead of one a token.
     """
     rows = [(tuple(ids), max(first, 1)) for ids, first in _encoded(patient, pairs)]
     asked = sorted(set(rows), key=lambda row: len(row[0]))
     found = {
-        row: (logprobs.argmax(-1).cpu() == torch.tensor(row[0][row[1] :])).tolist()
+        row: _leads(logprobs, row[0][row[1] :])
         for row, logprobs in zip(asked, _answer_logprobs(patient, asked), strict=True)
     }
     return [found[row] for row in rows]
+
+
+def _leads(logprobs: Tensor, tokens: Sequence[int]) -> list[float]:
+    """The log-probability (t × V) of each token, less that of the likeliest other."""
+    (two, places), own = logprobs.topk(2), torch.tensor(tokens, device=logprobs.device)
+    other = torch.where(places[:, 0] == own, two[:, 1], two[:, 0])
+    leads: list[float] = (logprobs.gather(1, own[:, None])[:, 0] - other).tolist()
+    return leads
 
 
 def goes_on(patient: Answering, probes: Sequence[Probe]) -> list[bool]:
@@ -308,16 +317,17 @@ def goes_on(patient: Answering, probes: Sequence[Probe]) -> list[bool]:
     answered = [(probe.question, probe.answer) for probe in probes]
     given = [(probe.question, probe.prefix) for probe in probes]
     found = []
-    for probe, steps, (ids, first), (start, _) in zip(
+    for probe, leads, (ids, first), (start, _) in zip(
         probes,
-        greedy_steps(patient, answered),
+        margins(patient, answered),
         _encoded(patient, answered),
         _encoded(patient, given),
         strict=True,
     ):
-        same = sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(ids, start, strict=False)))
+        both = zip(ids, start, strict=False)
+        same = sum(1 for _ in takewhile(lambda two: two[0] == two[1], both))
         at = max(same - first, 0) if probe.prefix else 0
-        found.append(at < len(steps) and steps[at])
+        found.append(at < len(leads) and leads[at] > 0)
     return found
 
 
