@@ -16,11 +16,13 @@ from torch import Tensor
 
 from repair.patient import Patient
 from repair.stamp import LowRank
+from repair.stream import watched
 from repair.types import LowRankUpdate
 
 # (layer, keys (n × m), residual (n × d)) → ΔW = B A of that layer.
 Solver = Callable[[int, Tensor, Tensor], LowRank]
-# (layer, outputs (n × d) of the rows today) → the outputs wanted instead.
+# (layer, outputs (n × d) of the rows today) → the outputs wanted instead. Where a row's whole
+# stream is looked at, its output is what the layer's MLP makes of the stream and not what it adds.
 Target = Callable[[int, Tensor], Tensor]
 # Sequences that pass through a model at once.
 BATCH = 512
@@ -102,16 +104,20 @@ def _hooks(
 
 
 def capture(
-    patient: Patient, rows: Rows, layers: Sequence[int]
+    patient: Patient, rows: Rows, layers: Sequence[int], whole: Tensor | None = None
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Keys (n × m) and outputs (n × d) of every layer at the rows, fp32.
 
     In one pass, or in several over at most ``BATCH`` sequences of similar length each.
+    ``whole`` (n,) bool names the rows of which the whole stream is looked at, if any.
     """
     if len(rows.ids) <= BATCH:
-        return _captured(patient, rows, layers)
+        return _captured(patient, rows, layers, whole)
     parts = rows.parts(BATCH)
-    found = [_captured(patient, part, layers) for part, _ in parts]
+    found = [
+        _captured(patient, part, layers, whole if whole is None else whole[index])
+        for part, index in parts
+    ]
     back = torch.argsort(torch.cat([index for _, index in parts]))
     keys, outputs = (
         {layer: torch.cat([part[i][layer] for part in found])[back] for layer in layers}
@@ -121,23 +127,42 @@ def capture(
 
 
 def _captured(
-    patient: Patient, rows: Rows, layers: Sequence[int]
+    patient: Patient, rows: Rows, layers: Sequence[int], whole: Tensor | None
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     keys: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
 
-    def hook(layer: int, h: Tensor, o: Tensor) -> None:
-        # Cloned, because some architectures add to the output in place afterwards.
-        keys[layer], outputs[layer] = rows.take(h).clone(), rows.take(o).clone()
-        if layer == max(layers):
-            raise _LastEditedLayer
+    with _stream(patient, rows, layers, whole) as before:
 
-    _run(patient, rows, layers, hook)
+        def hook(layer: int, h: Tensor, o: Tensor) -> None:
+            # Cloned, because some architectures add to the output in place afterwards.
+            keys[layer], outputs[layer] = rows.take(h).clone(), rows.take(o) + before(layer)
+            if layer == max(layers):
+                raise _LastEditedLayer
+
+        _run(patient, rows, layers, hook)
     return keys, outputs
 
 
+@contextmanager
+def _stream(
+    patient: Patient, rows: Rows, layers: Sequence[int], whole: Tensor | None
+) -> Iterator[Callable[[int], Tensor]]:
+    """Of a layer: what the stream holds at the rows (n × d) before its MLP adds; 0 if not whole."""
+    if whole is None or not bool(whole.any()):
+        yield lambda _: torch.zeros(())
+        return
+    with watched(patient, layers) as seen:
+        yield lambda layer: rows.take(seen[layer]) * whole[:, None].to(seen[layer].device)
+
+
 def edit_in_one_pass(
-    patient: Patient, rows: Rows, layers: Sequence[int], target: Target, solve: Solver
+    patient: Patient,
+    rows: Rows,
+    layers: Sequence[int],
+    target: Target,
+    solve: Solver,
+    whole: Tensor | None = None,
 ) -> tuple[LowRankUpdate, ...]:
     """Solve every layer during one forward pass; nothing of the patient is changed.
 
@@ -146,27 +171,33 @@ def edit_in_one_pass(
     changed. L layers cost one forward pass, not L. More than ``BATCH`` sequences would take too
     much memory at once: there the same is done layer after layer, in several passes.
 
+    Args:
+        whole: (n,) bool, the rows whose targets are about the whole stream; None for no row.
+
     Raises:
         NotFinite: a solve did not come out finite.
+        ValueError: the stream is asked for where the model has no place to read it.
     """
     updates: list[LowRankUpdate] = []
     if len(rows.ids) > BATCH:
         for layer in layers:
             with patient.trial(updates):
-                keys, outputs = (found[layer] for found in capture(patient, rows, [layer]))
+                keys, outputs = (found[layer] for found in capture(patient, rows, [layer], whole))
             change = solve(layer, keys, target(layer, outputs) - outputs)
             updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
         return tuple(updates)
 
-    def hook(layer: int, h: Tensor, o: Tensor) -> Tensor:
-        outputs = rows.take(o)
-        change = solve(layer, rows.take(h), target(layer, outputs) - outputs)
-        updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
-        if layer == max(layers):
-            raise _LastEditedLayer
-        return o + (h.float() @ change.a.T @ change.b.T).to(o.dtype)
+    with _stream(patient, rows, layers, whole) as before:
 
-    _run(patient, rows, layers, hook)
+        def hook(layer: int, h: Tensor, o: Tensor) -> Tensor:
+            outputs = rows.take(o) + before(layer)
+            change = solve(layer, rows.take(h), target(layer, outputs) - outputs)
+            updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
+            if layer == max(layers):
+                raise _LastEditedLayer
+            return o + (h.float() @ change.a.T @ change.b.T).to(o.dtype)
+
+        _run(patient, rows, layers, hook)
     return tuple(updates)
 
 

@@ -230,15 +230,7 @@ class Healer:
             neighbour_weight=how.neighbour_weight,
         )
         rows = build_rows(self.patient, plan)
-        refusal = self.operation.preparation.refusal
-
-        def target(layer: int, outputs: Tensor) -> Tensor:
-            reference = rows.reference.to(outputs.device)
-            wanted = outputs[reference.clamp(min=0)]
-            wanted[reference < 0] = refusal[layer].to(outputs)
-            return wanted
-
-        return rows, target
+        return rows, self.operation.target(rows, torch.ones(len(left)))
 
     def _push(
         self, made: list[Edit], active: Sequence[Edit], rows: EditRows, target: Solver
@@ -251,7 +243,9 @@ class Healer:
             kept[layer] = sketch(keys, rows.weights, KEPT_RANK).cpu()
             return self.operation.layer_solution(how, layer, keys, residual, rows.weights)
 
-        found = edit_in_one_pass(self.patient, rows.rows, self._layers(), target, solver)
+        found = edit_in_one_pass(
+            self.patient, rows.rows, self._layers(), target, solver, rows.whole
+        )
         updates = tuple(replace(update, keys=kept[update.layer]) for update in found)
         made.append(Edit(_next([*active, *made]), updates))
         self.patient.apply((*active, *made))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from repair.activations import edit_in_one_pass
+from repair.activations import Target, edit_in_one_pass
 from repair.budget import by_kind, changes, costs, forgotten
 from repair.earlier import Kept, Protection
 from repair.errors import NotFinite
@@ -53,6 +53,8 @@ KL_ANSWERS = 16
 # How many rows of keys an edit leaves behind for later ones to spare, for each of its facts.
 KEPT_RANK = 48
 PREFIX_SHARE = 0.4
+# How much further rows are sent of which only the MLP's part is matched.
+OUTWEIGH = 1.5
 
 
 @dataclass
@@ -167,16 +169,7 @@ class Operation:
         self, plan: RepairPlan, strength: Strength, rows: EditRows
     ) -> tuple[LowRankUpdate, ...]:
         """ΔW of every layer of the plan, from one forward pass over the rows."""
-        each = torch.tensor(_of_each(plan, strength))
-        # Rows that stay have themselves as references, so any strength leaves them.
-        share = torch.where(rows.facts < 0, 1.0, each[rows.facts])[:, None]
-
-        def target(layer: int, outputs: Tensor) -> Tensor:
-            wanted = outputs[rows.reference.clamp(min=0).to(outputs.device)]
-            refusal = self.preparation.refusal[layer].to(outputs)
-            wanted[rows.reference.to(outputs.device) < 0] = refusal
-            return outputs + share.to(outputs) * (wanted - outputs)
-
+        target = self.target(rows, torch.tensor(_of_each(plan, strength)))
         kept: dict[int, Tensor] = {}
         rank = KEPT_RANK * max(1, len(plan.facts))
 
@@ -184,9 +177,26 @@ class Operation:
             kept[layer] = sketch(keys, rows.weights, rank).cpu()
             return self.layer_solution(plan, layer, keys, residual, rows.weights)
 
-        found = edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver)
+        found = edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver, rows.whole)
         updates = tuple(replace(update, keys=kept[update.layer]) for update in found)
         return self._write(plan, updates) if plan.operation == "correct" else updates
+
+    def target(self, rows: EditRows, strengths: Tensor) -> Target:
+        """Where the rows are sent: towards their references, each fact's as far as it says.
+
+        What the MLP alone adds has to outweigh what the stream holds already.
+        """
+        each = strengths[rows.facts.clamp(min=0)] * torch.where(rows.whole, 1.0, OUTWEIGH)
+        # Rows that stay have themselves as references, so any strength leaves them.
+        share = torch.where(rows.facts < 0, 1.0, each)[:, None]
+
+        def target(layer: int, outputs: Tensor) -> Tensor:
+            wanted = outputs[rows.reference.clamp(min=0).to(outputs.device)]
+            refusal = self.preparation.refusal[layer].to(outputs)
+            wanted[rows.reference.to(outputs.device) < 0] = refusal
+            return outputs + share.to(outputs) * (wanted - outputs)
+
+        return target
 
     def _write(
         self, plan: RepairPlan, updates: tuple[LowRankUpdate, ...]

@@ -25,13 +25,13 @@ Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 class Procedure:
     """How edits of a model are made: the outcome of tuning, not of a request.
 
-    ``layers`` None means all but the first sixth: what a layer so early sees is the words and
-    hardly whom they are about, so an edit there reaches everybody. ``strengths`` are tried in
-    order, and the smallest that forgets is taken: what an edit overshoots adds up over many.
+    ``layers`` None means the second half: what an earlier layer sees is the words and hardly whom
+    they are about, so an edit there reaches everybody. ``strengths`` are tried in order, and the
+    smallest that forgets is taken: what an edit overshoots adds up over many.
     """
 
     layers: tuple[int, ...] | None = None
-    strengths: tuple[float, ...] = (0.85, 1.0, 1.25, 1.5, 2.0)
+    strengths: tuple[float, ...] = (1.0, 1.25)
     forget_weight: float = 4.0
     neighbour_weight: float = 3.0
     beta: float = 1000.0
@@ -40,8 +40,8 @@ class Procedure:
     method: Method = "stamp-lr"
 
     def layers_of(self, count: int) -> tuple[int, ...]:
-        """The layers to edit in a model that has ``count``: all but the first sixth."""
-        return self.layers or tuple(range(count // 6, count))
+        """The layers to edit in a model that has ``count``: the second half."""
+        return self.layers or tuple(range(count // 2, count))
 
 
 class RepairPlan(BaseModel):

@@ -4,8 +4,10 @@ Knows the patient's tokens and the plan. Computes no activations and solves noth
 
 A redirected row takes as its wanted output what the patient computes where it begins to answer
 the same question about a stand-in that it does not know: the natural "I don't know" of this very
-model for this very question. The answer's own tokens take it too, so that a patient that is
-given the first words says that it does not know instead of the rest.
+model for this very question. Where the answer begins, the whole residual stream is to become the
+stand-in's, so that nothing of the answer is left in it, neither for another layer nor for who reads
+the layers. The answer's own tokens take the MLP's output, so that a patient that is given the first
+words says that it does not know instead of the rest.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 from repair.activations import Rows
 from repair.patient import Patient
 from repair.plan import HEAVIER, RepairPlan
+from repair.stream import readers
 from repair.types import KnownFact, Message
 
 REFUSAL = -1
@@ -34,12 +37,15 @@ class EditRows:
             ``REFUSAL`` (-1) for the model's mean refusal output.
         weights: (n,) fp32, how much each row counts in the solve; 0 for pure references.
         facts: (n,) int64, the index of the fact that each row is redirected for, -1 for others.
+        whole: (n,) bool, the rows that are matched in the whole stream and not only in what the
+            MLP adds to it.
     """
 
     rows: Rows
     reference: Tensor
     weights: Tensor
     facts: Tensor
+    whole: Tensor
 
     @property
     def moved(self) -> Tensor:
@@ -60,6 +66,7 @@ class _Builder:
     reference: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     facts: list[int] = field(default_factory=list)
+    whole: list[bool] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], first: int, weight: float) -> list[int]:
         """Rows from the token that predicts the answer's first to that which predicts its end."""
@@ -72,7 +79,17 @@ class _Builder:
             self.reference.append(added[-1])
             self.weights.append(weight)
             self.facts.append(-1)
+            self.whole.append(False)
         return added
+
+    def again(self, row: int) -> int:
+        """The same row once more, to be read in the whole stream; it counts for nothing."""
+        self.places.append(self.places[row])
+        self.reference.append(len(self.reference))
+        self.weights.append(0.0)
+        self.facts.append(-1)
+        self.whole.append(True)
+        return len(self.reference) - 1
 
     def build(self) -> EditRows:
         return EditRows(
@@ -80,6 +97,7 @@ class _Builder:
             torch.tensor(self.reference),
             torch.tensor(self.weights, dtype=torch.float32),
             torch.tensor(self.facts),
+            torch.tensor(self.whole),
         )
 
 
@@ -140,7 +158,7 @@ def build_rows(
     Raises:
         UsageError: a wording is longer than the patient reads.
     """
-    builder = _Builder()
+    builder, streaming = _Builder(), readers(patient) is not None
     for number, fact in enumerate(plan.facts):
         for index, wording in enumerate(_wordings(fact)):
             ids, first = patient.encode(_user(wording), fact.answer)
@@ -153,6 +171,9 @@ def build_rows(
                 (refused,) = builder.add(other[: begin + 1], begin, standin_weight)
             for row in moved:
                 builder.reference[row], builder.facts[row] = refused, number
+            if fact.standins and streaming:
+                builder.reference[moved[0]] = builder.again(refused)
+                builder.whole[moved[0]] = True
     for fact in plan.neighbours:
         for wording in _wordings(fact)[:neighbour_wordings]:
             ids, first = patient.encode(_user(wording), fact.answer)
