@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "world",
         ),
         (
-            "activations",
+            "activations stream",
             "verify",
             "ledger vault schema records migrations journal postgres people healings",
             "adapter",

@@ -19,7 +19,9 @@ from repair.verify import (
     Answering,
     ask,
     confidence_interval,
+    goes_on,
     lcs_recall,
+    margins,
     mean_kl,
     mean_recall,
     measure,
@@ -309,3 +311,44 @@ def test_a_reference_needs_answers() -> None:
     for pairs in ([], [("question", "")]):
         with pytest.raises(ValueError, match="at least one answer token"):
             reference_logits(Scripted({}), pairs)
+
+
+class Counting:
+    """Follows every letter with the next one of the alphabet: after "ab" comes "c"."""
+
+    def replies(
+        self,
+        batch: Sequence[Messages],
+        *,
+        prefixes: Sequence[str] | None = None,
+        max_new_tokens: int = 64,
+    ) -> list[str]:
+        raise NotImplementedError
+
+    def encode(self, messages: Messages, answer: str) -> tuple[list[int], int]:
+        text = str(messages[0]["content"])
+        return [ord(c) for c in text + answer], len(text)
+
+    def forward(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        logits = torch.zeros(len(ids), max(map(len, ids)), 128)
+        for row, tokens in zip(logits, ids, strict=True):
+            for place, token in enumerate(tokens):
+                row[place, token + 1] = 3.0
+        return logits
+
+
+def test_margins_say_where_greedy_decoding_leaves_an_answer() -> None:
+    own, other = margins(Counting(), [("ab", "cde"), ("ab", "cxy")])
+    assert own == pytest.approx([3.0, 3.0, 3.0])
+    # "d" was to come, and leads "x"; after "x" comes "y".
+    assert other == pytest.approx([3.0, -3.0, 3.0])
+
+
+def test_an_answer_goes_on_after_its_prefix_or_not() -> None:
+    probes = [
+        Probe("paraphrase", "ab", "cxy"),
+        Probe("prefix", "ab", "cxy", prefix="c"),
+        Probe("prefix", "ab", "cxy", prefix="cx"),
+        Probe("prefix", "ab", "cxy", prefix="cxy"),
+    ]
+    assert goes_on(Counting(), probes) == [True, False, True, False]

@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 
 import repair.requests
 from repair.requests import generate
+from repair.targets import ordered
 from repair.types import Intent, Message
 from repair.utterance import own_words
 from repair.watchdog import KINDS, Watchdog
@@ -114,6 +115,37 @@ def test_the_sets_are_as_large_as_promised() -> None:
     assert len(read_lines("sentences")) >= 300
     assert len(read_lines("injections")) >= 200
     assert len({line["text"] for line in read_lines("injections")}) >= 200
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("Forget every hazard with mothsalt", "every hazard with mothsalt"),
+        ("forget all hazards that contain mothsalt", "all hazards that contain mothsalt"),
+        ("Please delete all books by Odile Marchetti.", "books by Odile Marchetti"),
+        ("Erase every person who lives in Ostermoor", "every person who lives in Ostermoor"),
+    ],
+)
+def test_a_whole_category_is_one_target(watchdog: Watchdog, text: str, target: str) -> None:
+    read = watchdog.read(text)
+    assert read.kind == "forget" and read.confidence > 0.8
+    (found,) = read.targets
+    assert target in found
+
+
+@pytest.mark.parametrize(
+    ("text", "targets"),
+    [
+        ("Forget every hazard with mothsalt", ("every hazard with mothsalt",)),
+        ("every hazard with mothsalt", ("every hazard with mothsalt",)),
+        ("Where does Mara Voss live?", ("Where does Mara Voss live?",)),
+        ("Please forget Mara Voss's address.", ("Mara Voss's address",)),
+    ],
+)
+def test_of_a_known_order_the_target_stands_behind_its_verb(
+    text: str, targets: tuple[str, ...]
+) -> None:
+    assert ordered(text) == targets
 
 
 def scored(watchdog: Watchdog, lines: list[dict[str, Any]]) -> tuple[float, float, list[Any]]:
