@@ -30,6 +30,7 @@ def edits(
     counts: Annotated[str, typer.Option(help="Numbers of edits in one model.")] = "1,10,100",
     singles: Annotated[int, typer.Option(min=1, help="Facts forgotten alone.")] = 30,
     scored: Annotated[int, typer.Option(min=1, help="Edited facts that are scored.")] = 60,
+    heal: Annotated[int, typer.Option(min=0, help="Edits between healings; 0 for none.")] = 25,
     out: Annotated[Path, typer.Option(help="The result; work in progress lies beside it.")] = Path(
         "results/bench-edits.json"
     ),
@@ -46,7 +47,7 @@ def edits(
     from repair.patient import Patient
 
     settings = flags.settings()
-    order = Order(split, wanted, singles, scored, seed=settings.seed)
+    order = Order(split, wanted, singles, scored, seed=settings.seed, heal=heal)
     with display.Stages() as stages:
         patient = flags.patient()
         untrained = Patient.load(str(oracle)) if oracle is not None else None
