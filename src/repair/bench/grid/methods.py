@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from repair.bench.datasets.records import Pair
@@ -21,10 +22,11 @@ from repair.bench.grid.published import redirected
 from repair.bench.grid.works import Work
 from repair.bench.losses_more import BASELINES
 from repair.errors import UsageError
+from repair.healing import Healer
 from repair.operation import Clock, Operation
 from repair.plan import RepairPlan
 from repair.refusals import REFUSALS
-from repair.types import KnownFact
+from repair.types import Edit, KnownFact
 
 # Facts that the product's operation takes at once; more go one operation after the other.
 TOGETHER = 10
@@ -175,10 +177,12 @@ def _requests(work: Work) -> list[Request]:
 # The product
 
 
-def _repair(lab: Lab, work: Work, settings: Mapping[str, Value], seed: int) -> Made:
+def _repair(
+    lab: Lab, work: Work, settings: Mapping[str, Value], seed: int, *, heal: bool = False
+) -> Made:
     """Whole operations with their checks; one that forgets at a price is confirmed."""
     operation, statuses = Operation(lab.patient, lab.preparation), Counter[str]()
-    clock = Clock()
+    clock, facts = Clock(), list[KnownFact]()
     start = time.perf_counter()
     for first in range(0, len(work.forget), TOGETHER):
         group = work.forget[first : first + TOGETHER]
@@ -186,6 +190,15 @@ def _repair(lab: Lab, work: Work, settings: Mapping[str, Value], seed: int) -> M
             plan = _plan(lab, group)
         outcome = operation.run(plan, clock, accept=True) if plan else None
         statuses[outcome.status if outcome else "unknown_fact"] += 1
+        if plan and outcome and outcome.status == "healed":
+            facts += plan.facts
+    if heal and facts:
+        with clock.time("heal"):
+            found = Healer(operation, lab.surgeon).run(facts)
+        if found.better:
+            edits = lab.patient.active
+            number = max(edit.id for edit in edits) + 1
+            lab.patient.apply((*edits, Edit(number, found.updates)))
     seconds = time.perf_counter() - start
     edits = lab.patient.active
     lab.patient.apply(())
@@ -266,5 +279,7 @@ _ALL = (
         {**_STAMP_GRID, "rank": (64.0, 128.0)},
     ),
     Method("repair", "RePAIR (this project)", _repair, {}, {}),
+    # What `repair heal` makes of it.
+    Method("repair-healed", "RePAIR, healed", partial(_repair, heal=True), {}, {}),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
