@@ -87,11 +87,12 @@ def test_the_llm_command_talks_to_it(url: str, tmp_path: Path) -> None:
 
 def see_the_plan(page: Any, card: Any, faults: list[str]) -> None:
     """The card's link opens the surgeon's plan: made as if the edit were not there."""
-    with page.context.expect_page() as opened:
+    context = page.context
+    context.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    with context.expect_page() as opened:
         card.get_by_role("link", name="The surgeon's plan").press("Enter")
     plan = opened.value
-    plan.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
-    plan.reload(timeout=180_000)
+    plan.wait_for_load_state(timeout=180_000)
     assert plan.get_by_role("heading", level=1).inner_text().startswith("Forget:")
     assert FACT.answer in plan.inner_text("main")
     assert plan.evaluate("document.documentElement.scrollWidth") <= 360
