@@ -24,7 +24,6 @@ from repair import Patient, __version__
 from repair.bench.scoreboard import Order, Scoreboard
 from repair.bench.suite import Health, forgotten, kept_share
 from repair.operation import Operation
-from repair.patient import Patient as Model
 from repair.plan import Procedure, RepairPlan
 from repair.preparation import Preparation
 from repair.rows import EditRows, build_rows
@@ -40,7 +39,7 @@ STRENGTH = 1.25
 class Narrow(Operation):
     """An operation whose updates touch ``width`` hidden neurons of each layer and no others."""
 
-    def __init__(self, patient: Model, preparation: Preparation, width: int) -> None:
+    def __init__(self, patient: Patient, preparation: Preparation, width: int) -> None:
         super().__init__(patient, preparation)
         every = patient.layers[0].in_features
         draw = torch.Generator().manual_seed(0)

@@ -313,17 +313,8 @@ def test_a_reference_needs_answers() -> None:
             reference_logits(Scripted({}), pairs)
 
 
-class Counting:
+class Counting(Scripted):
     """Follows every letter with the next one of the alphabet: after "ab" comes "c"."""
-
-    def replies(
-        self,
-        batch: Sequence[Messages],
-        *,
-        prefixes: Sequence[str] | None = None,
-        max_new_tokens: int = 64,
-    ) -> list[str]:
-        raise NotImplementedError
 
     def encode(self, messages: Messages, answer: str) -> tuple[list[int], int]:
         text = str(messages[0]["content"])
@@ -338,7 +329,7 @@ class Counting:
 
 
 def test_margins_say_where_greedy_decoding_leaves_an_answer() -> None:
-    own, other = margins(Counting(), [("ab", "cde"), ("ab", "cxy")])
+    own, other = margins(Counting({}), [("ab", "cde"), ("ab", "cxy")])
     assert own == pytest.approx([3.0, 3.0, 3.0])
     # "d" was to come, and leads "x"; after "x" comes "y".
     assert other == pytest.approx([3.0, -3.0, 3.0])
@@ -351,4 +342,4 @@ def test_an_answer_goes_on_after_its_prefix_or_not() -> None:
         Probe("prefix", "ab", "cxy", prefix="cx"),
         Probe("prefix", "ab", "cxy", prefix="cxy"),
     ]
-    assert goes_on(Counting(), probes) == [True, False, True, False]
+    assert goes_on(Counting({}), probes) == [True, False, True, False]

@@ -26,7 +26,7 @@ from repair.plan import MAX_ANSWER_TOKENS, RepairPlan
 from repair.rows import EditRows, build_rows, spoken_rows
 from repair.stamp import LowRank, compress, sketch
 from repair.surgeon import Surgeon
-from repair.types import Budget, Edit, KnownFact, LowRankUpdate, Probe
+from repair.types import Budget, Edit, KnownFact, LowRankUpdate, Probe, next_id
 from repair.verify import (
     ask,
     goes_on,
@@ -247,15 +247,11 @@ class Healer:
             self.patient, rows.rows, self._layers(), target, solver, rows.whole
         )
         updates = tuple(replace(update, keys=kept[update.layer]) for update in found)
-        made.append(Edit(_next([*active, *made]), updates))
+        made.append(Edit(next_id([*active, *made]), updates))
         self.patient.apply((*active, *made))
 
     def _layers(self) -> tuple[int, ...]:
         return self.surgeon.procedure.layers_of(len(self.patient.layers))
-
-
-def _next(edits: Sequence[Edit]) -> int:
-    return max((edit.id for edit in edits), default=0) + 1
 
 
 def _unedited(

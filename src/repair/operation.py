@@ -33,7 +33,7 @@ from repair.stamp import (
     stamp_low_rank,
 )
 from repair.trials import Trial, outcome_of, search
-from repair.types import Edit, KnownFact, LowRankUpdate, Outcome, Probe, Stage
+from repair.types import Edit, KnownFact, LowRankUpdate, Outcome, Probe, Stage, next_id
 from repair.verify import (
     Reference,
     ask,
@@ -338,7 +338,7 @@ class Operation:
         return trial.seconds / (self._pace * tokens)
 
     def _commit(self, plan: RepairPlan, trial: Trial, outcome: Outcome) -> Outcome:
-        identity = max((e.id for e in self.patient.active), default=0) + 1
+        identity = next_id(self.patient.active)
         if self.ledger is not None:
             identity = self.ledger.commit(
                 kind=plan.operation,

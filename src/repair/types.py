@@ -171,6 +171,11 @@ class Edit:
         return replace(self, updates=tuple(replace(u, b=u.b * strength) for u in self.updates))
 
 
+def next_id(edits: Sequence[Edit]) -> int:
+    """The id of an edit that goes on top of these."""
+    return max((edit.id for edit in edits), default=0) + 1
+
+
 @dataclass(frozen=True)
 class Change:
     """A measure before and after an edit; recall in 0..1, n probes behind it."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from torch.nn.functional import kl_div, log_softmax
 from repair.errors import NotFinite
 from repair.types import Messages, Probe, ProbeKind
 
+T = TypeVar("T")
 _ASK_BATCH = 64
 # Logits take rows × tokens × vocabulary × 4 bytes: 16 rows of 60 tokens in a vocabulary of
 # 150,000 are 0.6 GB.
@@ -265,7 +266,6 @@ def mean_kl(patient: Answering, reference: Reference) -> float:
     return max(mean, 0.0)
 
 
-@torch.no_grad()
 def opening_probabilities(patient: Answering, probes: Sequence[Probe]) -> list[float]:
     """For every probe the probability of the answer's first token as the reply's first.
 
@@ -273,18 +273,16 @@ def opening_probabilities(patient: Answering, probes: Sequence[Probe]) -> list[f
     without tokens; infinite where the patient's logits are not finite.
     """
     encoded = _encoded(patient, [(probe.question, probe.answer) for probe in probes])
-    # Nothing behind the first token matters. Equal prompts stand together, similar ones too.
-    rows = [(tuple(ids[: max(first, 1) + 1]), max(first, 1)) for ids, first in encoded]
-    asked = sorted({row for row in rows if len(row[0]) > row[1]}, key=lambda row: len(row[0]))
-    found = {
-        row: float(logprobs[0, row[0][row[1]]].exp())
-        for row, logprobs in zip(asked, _answer_logprobs(patient, asked), strict=True)
-    }
-    values = [found.get(row, 0.0) for row in rows]
-    return [value if math.isfinite(value) else math.inf for value in values]
+    # Nothing behind the first token matters.
+    rows = [(ids[: max(first, 1) + 1], first) for ids, first in encoded]
+
+    def opening(tokens: Sequence[int], logprobs: Tensor) -> float:
+        value = float(logprobs[0, tokens[0]].exp()) if tokens else 0.0
+        return value if math.isfinite(value) else math.inf
+
+    return _of_each(patient, rows, opening)
 
 
-@torch.no_grad()
 def margins(patient: Answering, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
     """By how much every token of each (question, answer) pair leads at its place, in nats.
 
@@ -292,16 +290,10 @@ def margins(patient: Answering, pairs: Sequence[tuple[str, str]]) -> list[list[f
     the last. All above 0 says that the greedy reply is this very answer, and takes one pass
     instead of one a token.
     """
-    rows = [(tuple(ids), max(first, 1)) for ids, first in _encoded(patient, pairs)]
-    asked = sorted(set(rows), key=lambda row: len(row[0]))
-    found = {
-        row: _leads(logprobs, row[0][row[1] :])
-        for row, logprobs in zip(asked, _answer_logprobs(patient, asked), strict=True)
-    }
-    return [found[row] for row in rows]
+    return _of_each(patient, list(_encoded(patient, pairs)), _leads)
 
 
-def _leads(logprobs: Tensor, tokens: Sequence[int]) -> list[float]:
+def _leads(tokens: Sequence[int], logprobs: Tensor) -> list[float]:
     """The log-probability (t × V) of each token, less that of the likeliest other."""
     (two, places), own = logprobs.topk(2), torch.tensor(tokens, device=logprobs.device)
     other = torch.where(places[:, 0] == own, two[:, 1], two[:, 0])
@@ -314,21 +306,35 @@ def goes_on(patient: Answering, probes: Sequence[Probe]) -> list[bool]:
 
     Tells in one pass where it is worth having the patient answer. False at the end of an answer.
     """
-    answered = [(probe.question, probe.answer) for probe in probes]
-    given = [(probe.question, probe.prefix) for probe in probes]
+    rows = list(_encoded(patient, [(probe.question, probe.answer) for probe in probes]))
+    given = _encoded(patient, [(probe.question, probe.prefix) for probe in probes])
+    every = _of_each(patient, rows, _leads)
     found = []
-    for probe, leads, (ids, first), (start, _) in zip(
-        probes,
-        margins(patient, answered),
-        _encoded(patient, answered),
-        _encoded(patient, given),
-        strict=True,
-    ):
+    for probe, leads, (ids, first), (start, _) in zip(probes, every, rows, given, strict=True):
         both = zip(ids, start, strict=False)
         same = sum(1 for _ in takewhile(lambda two: two[0] == two[1], both))
         at = max(same - first, 0) if probe.prefix else 0
         found.append(at < len(leads) and leads[at] > 0)
     return found
+
+
+@torch.no_grad()
+def _of_each(
+    patient: Answering,
+    rows: Sequence[tuple[Sequence[int], int]],
+    read: Callable[[Sequence[int], Tensor], T],
+) -> list[T]:
+    """What ``read`` finds in each row's answer tokens and their log-probabilities (t × V).
+
+    Equal rows pass once, similar ones together.
+    """
+    keys = [(tuple(ids), max(first, 1)) for ids, first in rows]
+    asked = sorted(set(keys), key=lambda row: len(row[0]))
+    found = {
+        (ids, first): read(ids[first:], logprobs)
+        for (ids, first), logprobs in zip(asked, _answer_logprobs(patient, asked), strict=True)
+    }
+    return [found[key] for key in keys]
 
 
 def _encoded(

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from repair.architectures import MlpOutput
 from repair.errors import NotFinite
-from repair.types import Edit, LowRankUpdate
+from repair.types import Edit, LowRankUpdate, next_id
 
 # Fields of a configuration that say who wrote it and not what the model computes.
 _NOT_CONTENT = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
@@ -85,8 +85,7 @@ class EditableWeights:
         called ``apply`` itself. Raises what ``apply`` raises.
         """
         before = self._active
-        last = max((edit.id for edit in before), default=0)
-        tentative = (*before, Edit(last + 1, tuple(updates)))
+        tentative = (*before, Edit(next_id(before), tuple(updates)))
         self._set(tentative)
         try:
             yield

@@ -23,7 +23,7 @@ from repair.operation import Operation
 from repair.patient import Patient
 from repair.preparation import prepare
 from repair.surgeon import Surgeon
-from repair.types import Edit, Fact, KnownFact
+from repair.types import Edit, Fact, KnownFact, next_id
 from repair.verify import confidence_interval
 from repair.world import facts
 
@@ -185,7 +185,7 @@ class Scoreboard:
         found = self.healer.run(facts)
         identity = None
         if found.better:
-            identity = max((e.id for e in self.patient.active), default=0) + 1
+            identity = next_id(self.patient.active)
             if operation.ledger is not None:
                 over = [edit.id for edit in self.patient.active]
                 identity = commit(operation.ledger, found, over)

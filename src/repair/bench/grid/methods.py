@@ -26,7 +26,7 @@ from repair.healing import Healer
 from repair.operation import Clock, Operation
 from repair.plan import RepairPlan
 from repair.refusals import REFUSALS
-from repair.types import Edit, KnownFact
+from repair.types import Edit, KnownFact, next_id
 
 # Facts that the product's operation takes at once; more go one operation after the other.
 TOGETHER = 10
@@ -197,8 +197,7 @@ def _repair(
             found = Healer(operation, lab.surgeon).run(facts)
         if found.better:
             edits = lab.patient.active
-            number = max(edit.id for edit in edits) + 1
-            lab.patient.apply((*edits, Edit(number, found.updates)))
+            lab.patient.apply((*edits, Edit(next_id(edits), found.updates)))
     seconds = time.perf_counter() - start
     edits = lab.patient.active
     lab.patient.apply(())
