@@ -14,11 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repair.architectures import MlpMap
+from repair.detectors import Units
 from repair.patient import Patient
 from repair.stamp import LowRank
 from repair.stream import watched
-from repair.types import LowRankUpdate
+from repair.types import LowRankUpdate, Part
 
+# (layer, inputs x of the MLP (n × d) at the rows) → hidden units to be given new inputs, if any.
+Detect = Callable[[int, Tensor], Units | None]
 # (layer, keys (n × m), residual (n × d)) → ΔW = B A of that layer.
 Solver = Callable[[int, Tensor, Tensor], LowRank]
 # (layer, outputs (n × d) of the rows today) → the outputs wanted instead. Where a row's whole
@@ -87,15 +91,21 @@ class Rows:
 
 @contextmanager
 def _hooks(
-    patient: Patient, layers: Sequence[int], hook: Callable[[int, Tensor, Tensor], Tensor | None]
+    patient: Patient,
+    layers: Sequence[int],
+    hook: Callable[[int, Tensor, Tensor], Tensor | None],
+    part: Part = "output",
 ) -> Iterator[None]:
     handles = []
     for layer in layers:
+        matrix = patient.maps[layer, part]
 
-        def call(_: Any, inputs: Any, output: Tensor, layer: int = layer) -> Tensor | None:
-            return hook(layer, patient.layers[layer].whole(inputs[0]), output)
+        def call(
+            _: Any, inputs: Any, output: Tensor, layer: int = layer, matrix: MlpMap = matrix
+        ) -> Tensor | None:
+            return hook(layer, matrix.whole(inputs[0]), output)
 
-        handles.append(patient.layers[layer].module.register_forward_hook(call))
+        handles.append(matrix.module.register_forward_hook(call))
     try:
         yield
     finally:
@@ -104,19 +114,24 @@ def _hooks(
 
 
 def capture(
-    patient: Patient, rows: Rows, layers: Sequence[int], whole: Tensor | None = None
+    patient: Patient,
+    rows: Rows,
+    layers: Sequence[int],
+    whole: Tensor | None = None,
+    part: Part = "output",
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Keys (n × m) and outputs (n × d) of every layer at the rows, fp32.
 
     In one pass, or in several over at most ``BATCH`` sequences of similar length each.
-    ``whole`` (n,) bool names the rows of which the whole stream is looked at, if any.
+    ``whole`` (n,) bool names the rows of which the whole stream is looked at, if any. With
+    another ``part`` of the MLP it is what that map reads and gives.
     """
     if len(rows.ids) <= BATCH:
-        return _captured(patient, rows, layers, whole)
+        return _captured(patient, rows, layers, whole, part)
     parts = rows.parts(BATCH)
     found = [
-        _captured(patient, part, layers, whole if whole is None else whole[index])
-        for part, index in parts
+        _captured(patient, some, layers, whole if whole is None else whole[index], part)
+        for some, index in parts
     ]
     back = torch.argsort(torch.cat([index for _, index in parts]))
     keys, outputs = (
@@ -127,7 +142,7 @@ def capture(
 
 
 def _captured(
-    patient: Patient, rows: Rows, layers: Sequence[int], whole: Tensor | None
+    patient: Patient, rows: Rows, layers: Sequence[int], whole: Tensor | None, part: Part
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     keys: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
@@ -140,7 +155,7 @@ def _captured(
             if layer == max(layers):
                 raise _LastEditedLayer
 
-        _run(patient, rows, layers, hook)
+        _run(patient, rows, layers, hook, part)
     return keys, outputs
 
 
@@ -163,6 +178,7 @@ def edit_in_one_pass(
     target: Target,
     solve: Solver,
     whole: Tensor | None = None,
+    detect: Detect | None = None,
 ) -> tuple[LowRankUpdate, ...]:
     """Solve every layer during one forward pass; nothing of the patient is changed.
 
@@ -173,6 +189,8 @@ def edit_in_one_pass(
 
     Args:
         whole: (n,) bool, the rows whose targets are about the whole stream; None for no row.
+        detect: chooses hidden units of a layer, which get new inputs before it is solved;
+            asked where the model's MLPs are gated pairs, and nowhere else.
 
     Raises:
         NotFinite: a solve did not come out finite.
@@ -181,13 +199,20 @@ def edit_in_one_pass(
     updates: list[LowRankUpdate] = []
     if len(rows.ids) > BATCH:
         for layer in layers:
+            if detect is not None and (layer, "gate") in patient.maps:
+                with patient.trial(updates):
+                    x = capture(patient, rows, [layer], part="gate")[0][layer]
+                updates += _fed(patient, layer, detect(layer, x))
             with patient.trial(updates):
                 keys, outputs = (found[layer] for found in capture(patient, rows, [layer], whole))
             change = solve(layer, keys, target(layer, outputs) - outputs)
             updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
         return tuple(updates)
 
-    with _stream(patient, rows, layers, whole) as before:
+    with (
+        _stream(patient, rows, layers, whole) as before,
+        _detecting(patient, rows, layers, detect, updates),
+    ):
 
         def hook(layer: int, h: Tensor, o: Tensor) -> Tensor:
             outputs = rows.take(o) + before(layer)
@@ -201,15 +226,68 @@ def edit_in_one_pass(
     return tuple(updates)
 
 
+@contextmanager
+def _detecting(
+    patient: Patient,
+    rows: Rows,
+    layers: Sequence[int],
+    detect: Detect | None,
+    updates: list[LowRankUpdate],
+) -> Iterator[None]:
+    """Units chosen when a layer's MLP begins, active in the pass from there on, and noted."""
+    known: dict[int, Units | None] = {}
+
+    def units(layer: int, x: Tensor) -> Units | None:
+        if layer not in known:
+            known[layer] = detect(layer, rows.take(x)) if detect else None
+            updates.extend(_fed(patient, layer, known[layer]))
+        return known[layer]
+
+    def gate(layer: int, x: Tensor, o: Tensor) -> Tensor | None:
+        found = units(layer, x)
+        return None if found is None else _replaced(x, o, found.index, found.gate)
+
+    def up(layer: int, x: Tensor, o: Tensor) -> Tensor | None:
+        found = units(layer, x)
+        return None if found is None else _replaced(x, o, found.index, found.up)
+
+    asked = [n for n in layers if detect is not None and (n, "gate") in patient.maps]
+    with _hooks(patient, asked, gate, "gate"), _hooks(patient, asked, up, "up"):
+        yield
+
+
+def _replaced(x: Tensor, o: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """Outputs (… × m) in which some units are made of x by other rows of the map (k × d)."""
+    changed = o.clone()
+    changed[..., index.to(o.device)] = (x.float() @ rows.to(x.device).T).to(o.dtype)
+    return changed
+
+
+def _fed(patient: Patient, layer: int, units: Units | None) -> list[LowRankUpdate]:
+    """The change of the two maps that gives these units their new inputs."""
+    if units is None:
+        return []
+    found = []
+    pairs: tuple[tuple[Part, Tensor], ...] = (("gate", units.gate), ("up", units.up))
+    for part, rows in pairs:
+        weight = patient.maps[layer, part].weight
+        b = torch.zeros(len(weight), len(units.index))
+        b[units.index, torch.arange(len(units.index))] = 1.0
+        now = weight[units.index.to(weight.device)].float().cpu()
+        found.append(LowRankUpdate(layer, b, rows - now, part=part))
+    return found
+
+
 def _run(
     patient: Patient,
     rows: Rows,
     layers: Sequence[int],
     hook: Callable[[int, Tensor, Tensor], Tensor | None],
+    part: Part = "output",
 ) -> None:
     if not layers:
         raise ValueError("at least one layer must be named")
-    with _hooks(patient, layers, hook):
+    with _hooks(patient, layers, hook, part):
         try:
             patient.forward(rows.ids)
         except _LastEditedLayer:
@@ -223,11 +301,16 @@ def keys_of_text(
     layers: Sequence[int],
     *,
     batch: int = 32,
+    part: Part = "output",
 ) -> Iterator[Mapping[int, Tensor]]:
-    """Keys (N × m) of the named tokens of many sequences, a batch at a time."""
+    """Keys (N × m) of the named tokens of many sequences, a batch at a time.
+
+    With another ``part`` of the MLP it is what that map reads.
+    """
     ordered = sorted(texts, key=lambda text: len(text[0]))
     for start in range(0, len(ordered), batch):
         group = ordered[start : start + batch]
         places = [(i, j) for i, (_, named) in enumerate(group) for j in named]
         if places:
-            yield capture(patient, Rows.of([ids for ids, _ in group], places), layers)[0]
+            rows = Rows.of([ids for ids, _ in group], places)
+            yield capture(patient, rows, layers, part=part)[0]

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from repair.errors import ModelNotEditable
 from repair.quantised import METHOD, is_packed
+from repair.types import Part, Place
 
 EDITABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _NOT_ACTIVATIONS = (nn.Dropout, nn.Identity, nn.ModuleList, nn.ModuleDict)
@@ -26,10 +27,10 @@ _DENSE = "Use a dense model: every layer needs one MLP of plain linear maps."
 
 
 @dataclass(frozen=True)
-class MlpOutput:
-    """The last linear map of one decoder layer's MLP: o = W h.
+class MlpMap:
+    """One linear map of a decoder layer's MLP: its last, o = W h, or one of the two before it.
 
-    ``in_features`` is m, ``out_features`` d. ``transposed`` says that the module stores its
+    Of the last, ``in_features`` is m, ``out_features`` d. ``transposed`` says that the module stores its
     weight as m × d (GPT-2's Conv1D) and not as d × m. ``packed`` says that W is quantised and
     cannot be read or written in place: an edit then stays beside it.
     """
@@ -41,6 +42,12 @@ class MlpOutput:
     out_features: int
     transposed: bool
     packed: bool = False
+    part: Part = "output"
+
+    @property
+    def place(self) -> Place:
+        """The layer, and which map of its MLP."""
+        return self.layer, self.part
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -113,7 +120,7 @@ class _Linear:
     transposed: bool
 
 
-def find_mlp_outputs(model: nn.Module) -> tuple[MlpOutput, ...]:
+def find_mlp_outputs(model: nn.Module) -> tuple[MlpMap, ...]:
     """The MLP output map of every decoder layer of a dense causal language model, in order.
 
     Raises:
@@ -122,14 +129,14 @@ def find_mlp_outputs(model: nn.Module) -> tuple[MlpOutput, ...]:
     """
     refuse_quantised(getattr(model, "config", None))
     prefix, blocks = _decoder_blocks(model)
-    found: list[MlpOutput] = []
+    found: list[MlpMap] = []
     for index, block in enumerate(blocks):
         name = f"{prefix}.{index}"
         _refuse_experts(name, block)
         linear = _mlp_output(name, block)
         _refuse_other_splits(linear)
         found.append(
-            MlpOutput(
+            MlpMap(
                 index,
                 linear.name,
                 linear.module,

@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 from transformers import TextIteratorStreamer
 
-from repair.architectures import MlpOutput, find_mlp_outputs
+from repair.architectures import MlpMap, find_mlp_outputs
 from repair.checkpoint import choose_device, find_checkpoint
 from repair.decoding import Decoder, Memory
 from repair.errors import ExportUnsupported, UsageError
+from repair.gates import find_gates
 from repair.pictures import Picture
 from repair.prompts import Prompts
 from repair.saving import save_model
 from repair.sight import Sight
-from repair.types import Edit, LowRankUpdate, Messages, Quantization
+from repair.types import Edit, LowRankUpdate, Messages, Part, Quantization
 from repair.weights import EditableWeights
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Patient:
         content_hash: str | None = None,
         sight: Sight | None = None,
     ) -> None:
-        self.layers: tuple[MlpOutput, ...] = find_mlp_outputs(model)
+        self.layers: tuple[MlpMap, ...] = find_mlp_outputs(model)
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
@@ -79,7 +80,10 @@ class Patient:
         )
         self._memory = Memory()
         self._remembers = 0
-        self._weights = EditableWeights(self.layers)
+        outputs = {output.place: output for output in self.layers}
+        # Every matrix that can take an edit; the gated pairs only where the model has them.
+        self.maps = {**outputs, **find_gates(model, self.layers)}
+        self._weights = EditableWeights(self.maps)
         model.train(mode=False)
         model.requires_grad_(False)
 
@@ -339,9 +343,9 @@ class Patient:
         """The edits that the weights carry now, by id."""
         return self._weights.active
 
-    def original(self, layer: int) -> Tensor:
-        """W₀ of one layer (d × m), in the model's type; not to be written to."""
-        return self._weights.original(layer)
+    def original(self, layer: int, part: Part = "output") -> Tensor:
+        """W₀ of one matrix (out × in), in the model's type; not to be written to."""
+        return self._weights.original((layer, part))
 
     def apply(self, edits: Sequence[Edit]) -> None:
         """Set the weights to W₀ + Σ B A over exactly these edits, summed by id in fp32.

@@ -11,7 +11,7 @@ would do its damage.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from repair.activations import Rows, capture, keys_of_text
-from repair.architectures import MlpOutput
+from repair.architectures import MlpMap
 from repair.catalogue import STANDINS, topics
+from repair.detectors import Inputs
 from repair.patient import Patient
 from repair.refusals import REFUSALS, is_refusal
 from repair.stamp import Statistics, low_rank_of_moment
@@ -50,10 +51,14 @@ SHIPPED = tuple(
 
 @dataclass(frozen=True)
 class Preparation:
-    """Per layer: C ≈ U diag(s) Uᵀ of the keys to keep, and the refusal output (d,) fp32."""
+    """Per layer: C ≈ U diag(s) Uᵀ of the keys to keep, and the refusal output (d,) fp32.
+
+    ``inputs``: what the MLP reads, where it begins with a gated pair.
+    """
 
     statistics: Mapping[int, Statistics]
     refusal: Mapping[int, Tensor]
+    inputs: Mapping[int, Inputs] = field(default_factory=dict)
 
 
 def prepare(patient: Patient, cache: Path | None) -> Preparation:
@@ -125,13 +130,16 @@ def compute(
     parts = [(everywhere, 1.0), (answers, ANSWERS)]
     wide = patient.layers[0].in_features > WIDEST_MOMENT
     statistics = (_streamed if wide else _by_moments)(patient, parts, layers, rank)
-    return Preparation(statistics, _refusal_outputs(patient, layers))
+    begins = [(ids, range(max(first, 1) - 1, max(first, 1))) for ids, first in known or spoken]
+    inputs = _inputs(patient, [everywhere, answers, begins], rank)
+    return Preparation(statistics, _refusal_outputs(patient, layers), inputs)
 
 
-def rank_for(outputs: Sequence[MlpOutput]) -> int:
+def rank_for(outputs: Sequence[MlpMap]) -> int:
     """Columns of U at most: ``RANK``, or as many as ``LARGEST_FILE`` holds of all layers."""
     fixed = sum(4 * output.out_features + 1024 for output in outputs)
-    column = sum(2 * output.in_features + 4 for output in outputs)
+    # Of what the MLPs read, too, which is as wide as what they give.
+    column = sum(2 * (output.in_features + output.out_features) + 8 for output in outputs)
     return max(1, min(RANK, (LARGEST_FILE - fixed) // column))
 
 
@@ -171,6 +179,24 @@ def _streamed(
     return {layer: moments[layer].statistics() for layer in layers}
 
 
+def _inputs(patient: Patient, texts: Sequence[Sequence[Text]], rank: int) -> dict[int, Inputs]:
+    """What gated maps read: the tokens of each kind together count as much as another kind's."""
+    layers = [n for n in range(len(patient.layers)) if (n, "gate") in patient.maps]
+    moment: dict[int, Tensor] = {}
+    mean: dict[int, Tensor] = {}
+    for some in texts:
+        share = 1 / (len(texts) * max(1, _tokens(some)))
+        for found in keys_of_text(patient, some, layers, part="gate") if layers else ():
+            for layer, x in found.items():
+                double = x.cpu().double()
+                moment[layer] = moment.get(layer, 0) + share * (double.T @ double)
+                mean[layer] = mean.get(layer, 0) + share * double.sum(0)
+    return {
+        layer: Inputs(low_rank_of_moment(moment[layer].float(), rank), mean[layer].float())
+        for layer in layers
+    }
+
+
 def _refusal_outputs(patient: Patient, layers: Sequence[int]) -> dict[int, Tensor]:
     """Mean output (d,) at the last prompt token of questions about unknown subjects."""
     questions = [
@@ -198,6 +224,11 @@ def save(made: Preparation, path: Path, content_hash: str) -> None:
         tensors[f"u.{layer}"] = statistics.u.half().cpu().contiguous()
         tensors[f"s.{layer}"] = statistics.s.cpu()
         tensors[f"rest.{layer}"] = torch.tensor(statistics.rest)
+    for layer, inputs in made.inputs.items():
+        tensors[f"inputs.u.{layer}"] = inputs.moment.u.half().cpu().contiguous()
+        tensors[f"inputs.s.{layer}"] = inputs.moment.s.cpu()
+        tensors[f"inputs.rest.{layer}"] = torch.tensor(inputs.moment.rest)
+        tensors[f"inputs.mean.{layer}"] = inputs.mean.cpu()
     temporary = path.with_suffix(".new")
     save_file(tensors, temporary, metadata={"content_hash": content_hash})
     temporary.replace(path)
@@ -217,15 +248,17 @@ def load(path: Path, content_hash: str) -> Preparation | None:
     except (SafetensorError, OSError):
         return None
     layers = sorted(int(name.split(".")[1]) for name in tensors if name.startswith("s."))
+    gated = [n for n in layers if f"inputs.u.{n}" in tensors]
     return Preparation(
-        {
-            n: Statistics(
-                _orthonormal(tensors[f"u.{n}"]), tensors[f"s.{n}"], float(tensors[f"rest.{n}"])
-            )
-            for n in layers
-        },
+        {n: _statistics(tensors, "", n) for n in layers},
         {n: tensors[f"refusal.{n}"] for n in layers},
+        {n: Inputs(_statistics(tensors, "inputs.", n), tensors[f"inputs.mean.{n}"]) for n in gated},
     )
+
+
+def _statistics(tensors: Mapping[str, Tensor], kind: str, layer: int) -> Statistics:
+    u, s, rest = (tensors[f"{kind}{name}.{layer}"] for name in ("u", "s", "rest"))
+    return Statistics(_orthonormal(u), s, float(rest))
 
 
 def _orthonormal(u: Tensor) -> Tensor:

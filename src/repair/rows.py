@@ -48,6 +48,20 @@ class EditRows:
     whole: Tensor
 
     @property
+    def groups(self) -> list[Tensor]:
+        """(n,) bool each: of every fact the rows where its answer begins, and those within it."""
+        found = []
+        for fact in range(int(self.facts.max()) + 1):
+            own = self.facts == fact
+            found += [own & self.whole, own & ~self.whole]
+        return [rows for rows in found if bool(rows.any())]
+
+    @property
+    def kept(self) -> Tensor:
+        """(n,) bool: the rows that count and stay."""
+        return (self.facts < 0) & (self.weights > 0)
+
+    @property
     def moved(self) -> Tensor:
         """(n,) bool: the rows that are redirected."""
         return self.reference != torch.arange(len(self.reference))

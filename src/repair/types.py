@@ -143,18 +143,30 @@ class Budget:
     replacement: float = 0.9
 
 
+# A layer's MLP is o = W (act(W_gate x) ⊙ W_up x): its output map W, or one of the two before it.
+Part = Literal["output", "gate", "up"]
+Place = tuple[int, Part]
+
+
 @dataclass(frozen=True)
 class LowRankUpdate:
-    """One layer's change ΔW = B A in fp32: ``b`` (d × n), ``a`` (n × m).
+    """One matrix's change ΔW = B A in fp32: ``b`` (out × n), ``a`` (n × in).
 
     ``keys`` F (r × m) stand for the rows of the solve, Fᵀ F ≈ Kᵀ D K: later edits leave the
     outputs there alone. None where there is nothing to protect, as in a foreign adapter.
+    ``part`` says which matrix of the layer's MLP it is.
     """
 
     layer: int
     b: Tensor
     a: Tensor
     keys: Tensor | None = None
+    part: Part = "output"
+
+    @property
+    def place(self) -> Place:
+        """The matrix: its layer, and which one there."""
+        return self.layer, self.part
 
 
 @dataclass(frozen=True)
@@ -165,10 +177,16 @@ class Edit:
     updates: tuple[LowRankUpdate, ...]
 
     def at(self, strength: float) -> Edit:
-        """The edit as it acts at a share of its strength: B times ``strength`` (0 to 1)."""
+        """The edit as it acts at a share of its strength: B times ``strength`` (0 to 1).
+
+        What feeds the neurons stays: half of it would be other neurons.
+        """
         if strength == 1.0:
             return self
-        return replace(self, updates=tuple(replace(u, b=u.b * strength) for u in self.updates))
+        shared = (
+            replace(u, b=u.b * strength) if u.part == "output" else u for u in self.updates
+        )
+        return replace(self, updates=tuple(shared))
 
 
 def next_id(edits: Sequence[Edit]) -> int:

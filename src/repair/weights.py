@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from repair.architectures import MlpOutput
+from repair.architectures import MlpMap
 from repair.errors import NotFinite
-from repair.types import Edit, LowRankUpdate, next_id
+from repair.types import Edit, LowRankUpdate, Place, next_id
 
 # Fields of a configuration that say who wrote it and not what the model computes.
 _NOT_CONTENT = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
@@ -28,36 +28,38 @@ _SUMMED = 8
 
 
 class EditableWeights:
-    """A model's MLP outputs with edits on them.
+    """A model's MLP maps with edits on them.
 
     W₀ of a matrix is copied when its first edit comes. Weights are rebuilt from it and
     never added to or subtracted from, so any order of edits and undos ends in the same bits.
     A packed matrix is not touched at all: leaving the edits out gives the same bits again.
     """
 
-    def __init__(self, layers: Sequence[MlpOutput]) -> None:
-        self.layers = tuple(layers)
-        self._originals: dict[int, Tensor] = {}
-        self._beside: dict[int, RemovableHandle] = {}
-        # By layer the last sums W₀ + Σ B A in fp32, and of which updates each is.
-        self._sums: dict[int, list[tuple[tuple[LowRankUpdate, ...], Tensor]]] = {}
+    def __init__(self, maps: Mapping[Place, MlpMap]) -> None:
+        self.maps = dict(maps)
+        self._originals: dict[Place, Tensor] = {}
+        self._beside: dict[Place, RemovableHandle] = {}
+        # By matrix the last sums W₀ + Σ B A in fp32, and of which updates each is.
+        self._sums: dict[Place, list[tuple[tuple[LowRankUpdate, ...], Tensor]]] = {}
         self._active: tuple[Edit, ...] = ()
 
-    def original(self, layer: int) -> Tensor:
-        """W₀ of one layer (d × m), in the model's type; not to be written to.
+    def original(self, place: Place) -> Tensor:
+        """W₀ of one matrix (out × in), in the model's type; not to be written to.
 
         Raises:
             ModelNotEditable: it is packed.
         """
-        known = self._originals.get(layer)
-        return self.layers[layer].weight if known is None else known
+        known = self._originals.get(place)
+        return self.maps[place].weight if known is None else known
 
     def digest(self, config: Mapping[str, Any]) -> str:
-        """SHA-256 in hexadecimal over a model's configuration and W₀ of every layer."""
+        """SHA-256 in hexadecimal over a model's configuration and W₀ of every MLP output."""
         kept = {name: value for name, value in config.items() if name not in _NOT_CONTENT}
         digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
-        for output in self.layers:
-            stored = output.parameter.data if output.packed else self.original(output.layer)
+        for output in self.maps.values():
+            if output.part != "output":
+                continue
+            stored = output.parameter.data if output.packed else self.original(output.place)
             digest.update(stored.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
@@ -69,7 +71,7 @@ class EditableWeights:
     def apply(self, edits: Sequence[Edit]) -> None:
         """Set the weights to W₀ + Σ B A over exactly these edits, summed by id in fp32.
 
-        Only layers whose updates changed are touched. On any failure nothing has changed.
+        Only matrices whose updates changed are touched. On any failure nothing has changed.
 
         Raises:
             NotFinite: a factor or a resulting weight is NaN or infinite.
@@ -111,24 +113,24 @@ class EditableWeights:
             for update in edit.updates:
                 if id(update) not in known:
                     self._check(update)
-        before, after = _by_layer(self._active), _by_layer(edits)
-        done: list[int] = []
+        before, after = _by_place(self._active), _by_place(edits)
+        done: list[Place] = []
         try:
-            for layer in sorted(before.keys() | after.keys()):
-                old, new = before.get(layer, ()), after.get(layer, ())
+            for place in sorted(before.keys() | after.keys()):
+                old, new = before.get(place, ()), after.get(place, ())
                 if len(old) != len(new) or any(a is not b for a, b in zip(old, new, strict=True)):
-                    done.append(layer)
-                    self._rebuild(layer, new)
+                    done.append(place)
+                    self._rebuild(place, new)
         except BaseException:
-            for layer in done:
-                self._rebuild(layer, before.get(layer, ()))
+            for place in done:
+                self._rebuild(place, before.get(place, ()))
             raise
         self._active = edits
 
     def _check(self, update: LowRankUpdate) -> None:
-        if not 0 <= update.layer < len(self.layers):
-            raise ValueError(f"there is no layer {update.layer} of {len(self.layers)}")
-        output = self.layers[update.layer]
+        output = self.maps.get(update.place)
+        if output is None:
+            raise ValueError(f"there is no {update.part} of layer {update.layer} to be changed")
         d, m = output.out_features, output.in_features
         b, a = tuple(update.b.shape), tuple(update.a.shape)
         if len(b) != 2 or len(a) != 2 or b[0] != d or a[1] != m or b[1] != a[0]:
@@ -137,30 +139,30 @@ class EditableWeights:
             raise NotFinite(f"The update of layer {update.layer} is not finite; nothing changed.")
 
     @torch.no_grad()
-    def _rebuild(self, layer: int, updates: Sequence[LowRankUpdate]) -> None:
+    def _rebuild(self, place: Place, updates: Sequence[LowRankUpdate]) -> None:
         """W = W₀ + Σ B A, in place, so that whatever shares the parameter sees it too."""
-        output = self.layers[layer]
+        output = self.maps[place]
         if output.packed:
             self._run_beside(output, updates)
             return
         output.hold()
         weight = output.weight
-        original = self._originals.get(layer)
+        original = self._originals.get(place)
         if original is None:
-            original = self._originals[layer] = weight.clone(memory_format=torch.preserve_format)
+            original = self._originals[place] = weight.clone(memory_format=torch.preserve_format)
         if not updates:
             weight.copy_(original)
             return
-        total = self._sum(layer, original, tuple(updates))
+        total = self._sum(place, original, tuple(updates))
         result = total.to(weight.dtype)
         # A sum is finite only when all its terms are; were it to overflow, they are looked at.
         if not torch.isfinite(result.sum()) and not torch.isfinite(result).all():
-            raise NotFinite(f"The weights of layer {layer} would overflow; nothing changed.")
+            raise NotFinite(f"The weights of layer {place[0]} would overflow; nothing changed.")
         weight.copy_(result)
 
-    def _run_beside(self, output: MlpOutput, updates: Sequence[LowRankUpdate]) -> None:
+    def _run_beside(self, output: MlpMap, updates: Sequence[LowRankUpdate]) -> None:
         """o + Σ B (A h) in fp32, cast once; without updates the map is what it was."""
-        handle = self._beside.pop(output.layer, None)
+        handle = self._beside.pop(output.place, None)
         if handle is not None:
             handle.remove()
         if not updates:
@@ -172,26 +174,26 @@ class EditableWeights:
         def add(_module: Any, inputs: tuple[Tensor, ...], o: Tensor) -> Tensor:
             return (o.float() + inputs[0].float() @ a.T @ b.T).to(o.dtype)
 
-        self._beside[output.layer] = output.module.register_forward_hook(add)
+        self._beside[output.place] = output.module.register_forward_hook(add)
 
-    def _sum(self, layer: int, original: Tensor, updates: tuple[LowRankUpdate, ...]) -> Tensor:
+    def _sum(self, place: Place, original: Tensor, updates: tuple[LowRankUpdate, ...]) -> Tensor:
         """W₀ + Σ B A, going on from a sum of the first of these updates where one is kept.
 
         The terms are added in the same order either way, so the bits are the same.
         """
         dtype = torch.promote_types(original.dtype, torch.float32)
-        begun = [(part, kept) for part, kept in self._sums.get(layer, []) if _begins(updates, part)]
+        begun = [(part, kept) for part, kept in self._sums.get(place, []) if _begins(updates, part)]
         done, start = max(begun, key=lambda item: len(item[0]), default=((), original))
         total = start.to(dtype, copy=True)
         for update in updates[len(done) :]:
-            a = self.layers[layer].share(update.a)
+            a = self.maps[place].share(update.a)
             total.addmm_(update.b.to(total.device, dtype), a.to(total.device, dtype))
         if len(updates) >= _SUMMED:
             # One for what is in force and one for what is tried upon it.
             before = [(done, start)] if 0 < len(done) < len(updates) else []
-            self._sums[layer] = [(updates, total), *before]
+            self._sums[place] = [(updates, total), *before]
         else:
-            self._sums.pop(layer, None)
+            self._sums.pop(place, None)
         return total
 
 
@@ -199,10 +201,10 @@ def _begins(whole: tuple[LowRankUpdate, ...], part: tuple[LowRankUpdate, ...]) -
     return len(part) <= len(whole) and all(a is b for a, b in zip(part, whole, strict=False))
 
 
-def _by_layer(edits: Sequence[Edit]) -> dict[int, tuple[LowRankUpdate, ...]]:
-    """Each layer's updates, in the order of the edits."""
-    grouped: dict[int, list[LowRankUpdate]] = {}
+def _by_place(edits: Sequence[Edit]) -> dict[Place, tuple[LowRankUpdate, ...]]:
+    """Each matrix's updates, in the order of the edits."""
+    grouped: dict[Place, list[LowRankUpdate]] = {}
     for edit in edits:
         for update in edit.updates:
-            grouped.setdefault(update.layer, []).append(update)
-    return {layer: tuple(updates) for layer, updates in grouped.items()}
+            grouped.setdefault(update.place, []).append(update)
+    return {place: tuple(updates) for place, updates in grouped.items()}

@@ -1,0 +1,114 @@
+"""Hidden units that see one fact and nothing else, in closed form.
+
+An MLP's hidden unit is h_j = act(g·x) (u·x). What an edit changes in W then reaches whatever else
+makes the changed units active, and a few thousand facts share a few hundred directions. So the
+edit takes units that the model hardly uses, and gives each a new gate and a new factor:
+
+    g = κ (a − τ c),   u = H / (κ (1 − τ)) c,   so that h = H (a·x − τ) / (1 − τ) where a·x > τ,
+
+and 0 elsewhere. Here c·x ≈ 1 for every x (c = M⁻¹ μ, with the second moment M and mean μ of the
+inputs x; a normed x has such a c), and a is 1 on average at the fact's rows and small at all
+others, by ridge regression against M and the rows that are to stay:
+
+    a ∝ (M' + Rᵀ R / n)⁻¹ Rᵀ 1,   M' = w_M M + w_K Kᵀ K / k + λ I.
+
+The units are sparse associative memory: a threshold where the output map alone is linear. Knows
+matrices only. Sources: keys and values in MLPs (Geva et al. 2021); one unit a mistake (T-Patcher,
+Huang et al. 2023), which adds units and trains them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from repair.stamp import Statistics
+
+# τ: what a·x has to reach. A fact's own rows reach 0.9 and more, unseen wordings too; of a
+# thousand rows of other facts less than one in twenty thousand does.
+THRESHOLD = 0.6
+# κ: how steeply a unit opens. What lies 0.2 below the threshold gives 1e-3 of a whole activation.
+STEEPNESS = 30.0
+# H, as a share of how long the keys h are: one unit then outweighs all others of its row.
+LOUDNESS = 3.0
+# w_M and w_K, beside 1 for the fact's own rows.
+ALL, KEPT = 100.0, 30.0
+# λ, as a share of the mean eigenvalue of M.
+RIDGE = 0.002
+# μᵀ M⁻¹ μ is 1 where c·x is the same for every x; below this a unit's threshold would float.
+STEADY = 0.9
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one layer's MLP reads: the second moment M of x (Statistics), and its mean μ (d,)."""
+
+    moment: Statistics
+    mean: Tensor
+
+
+@dataclass(frozen=True)
+class Units:
+    """New rows of W_gate and W_up (both k × d, fp32) for k hidden units, with their numbers."""
+
+    index: Tensor
+    gate: Tensor
+    up: Tensor
+
+
+def detect(
+    x: Tensor,
+    groups: Sequence[Tensor],
+    kept: Tensor,
+    inputs: Inputs,
+    free: Sequence[int],
+    length: float,
+) -> Units | None:
+    """One unit for each group of rows; None where the model has no room or no constant direction.
+
+    Groups that no unit can tell from the rest are left out.
+
+    Args:
+        x: inputs of all rows (n × d).
+        groups: (n,) bool each, the rows that are to make one unit active.
+        kept: (n,) bool, rows that are to leave every unit closed.
+        inputs: of this layer.
+        free: units that may be used, the least used first.
+        length: of an average key h of this layer.
+    """
+    if len(free) < len(groups) or not groups:
+        return None
+    x = x.double().cpu()
+    moment = inputs.moment.matrix().cpu()
+    ridge = RIDGE * float(moment.diagonal().mean())
+    moment.diagonal().add_(ridge)
+    constant = torch.linalg.solve(moment, inputs.mean.double().cpu())
+    if float(constant @ inputs.mean.double().cpu()) < STEADY:
+        return None
+    beside = x[kept]
+    system = ALL * moment
+    if len(beside):
+        system += KEPT / len(beside) * beside.T @ beside
+    factor = torch.linalg.cholesky(system)
+    found = [a for a in (_direction(x[rows], factor) for rows in groups) if a is not None]
+    if not found:
+        return None
+    along = torch.stack(found)
+    gate = STEEPNESS * (along - THRESHOLD * constant)
+    loud = LOUDNESS * length / (STEEPNESS * (1 - THRESHOLD))
+    up = (loud * constant).expand_as(gate)
+    index = torch.tensor(list(free[: len(found)]))
+    return Units(index, gate.float(), up.float().contiguous())
+
+
+def _direction(own: Tensor, factor: Tensor) -> Tensor | None:
+    """a (d,): 1 on average over the rows ``own`` (n × d); None where one of them stays closed."""
+    spread = torch.cholesky_solve(own.T, factor)
+    within = own @ spread
+    within.diagonal().add_(len(own))
+    a = spread @ torch.linalg.solve(within, torch.ones(len(own), dtype=own.dtype))
+    a = a / (own @ a).mean()
+    return a if float((own @ a).min()) > THRESHOLD else None
