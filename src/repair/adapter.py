@@ -21,7 +21,7 @@ from torch import Tensor
 
 from repair.errors import DiskFull, UsageError
 from repair.stamp import LowRank, compress
-from repair.types import Edit, LowRankUpdate
+from repair.types import Edit, LowRankUpdate, Part, Place
 
 if TYPE_CHECKING:
     from repair.patient import Patient
@@ -33,13 +33,13 @@ _KEY = re.compile(r"base_model\.model\.(?P<name>.+)\.lora_(?P<factor>[AB])\.weig
 
 @dataclass(frozen=True)
 class Composed:
-    """All edits as one LoRA: by layer B (d × r) and A (r × m), fp32 on the CPU, one rank r.
+    """All edits as one LoRA: by matrix B (out × r) and A (r × in), fp32 on the CPU, one rank r.
 
-    ``exact_rank`` is what the edits add up to; where a limit made r smaller, ``error`` is the
+    A matrix is named by its layer and its part of the MLP. ``exact_rank`` is what the edits add up to; where a limit made r smaller, ``error`` is the
     largest ‖ΔW − B A‖ / ‖ΔW‖ of a layer (Frobenius), else 0.
     """
 
-    factors: dict[int, tuple[Tensor, Tensor]]
+    factors: dict[Place, tuple[Tensor, Tensor]]
     rank: int
     exact_rank: int
     error: float
@@ -61,14 +61,14 @@ def composed(edits: Sequence[Edit], max_rank: int | None = None) -> Composed:
         raise UsageError("There is no active edit to export.", "Make an edit first.")
     exact, error = max(a.shape[0] for _, a in factors.values()), 0.0
     rank = exact if max_rank is None else min(exact, max_rank)
-    for layer, (b, a) in factors.items():
+    for place, (b, a) in factors.items():
         pair = LowRank(b, a)
         if pair.rank > rank:
             pair = compress(b, a, rank)
             error = max(error, _lost(b, a, pair.b, pair.a))
         missing = rank - pair.rank
         pad = torch.nn.functional.pad
-        factors[layer] = (pad(pair.b, (0, missing)), pad(pair.a, (0, 0, 0, missing)))
+        factors[place] = (pad(pair.b, (0, missing)), pad(pair.a, (0, 0, 0, missing)))
     return Composed(factors, rank, exact, error)
 
 
@@ -96,8 +96,8 @@ def save_peft(
     """
     whole = composed(edits, max_rank)
     tensors: dict[str, Tensor] = {}
-    for layer, (b, a) in whole.factors.items():
-        key = f"base_model.model.{patient.layers[layer].name}"
+    for place, (b, a) in whole.factors.items():
+        key = f"base_model.model.{patient.maps[place].name}"
         tensors[f"{key}.lora_A.weight"] = a.contiguous()
         tensors[f"{key}.lora_B.weight"] = b.contiguous()
     config = _config(patient, sorted(whole.factors), whole.rank)
@@ -117,8 +117,8 @@ def save_peft(
 def load_peft(folder: str | Path) -> tuple[LowRankUpdate, ...]:
     """Read a LoRA folder's updates with the scale multiplied in and zero padding cut off.
 
-    The layer is the number in the module's path, so the adapter must hold MLP outputs
-    only; ``Patient.apply`` refuses factors of any other shape.
+    The layer is the number in the module's path; a map called gate or up there is that of the
+    MLP, and any other has to be its output. ``Patient.apply`` refuses factors of another shape.
 
     Raises:
         UsageError: no adapter there, broken files, or one that is not plain LoRA.
@@ -137,32 +137,32 @@ def load_peft(folder: str | Path) -> tuple[LowRankUpdate, ...]:
         ) from error
     if not plain:
         raise UsageError(f"The adapter in {folder} is not plain LoRA.", "Export it as LoRA.")
-    updates = [_trimmed(_layer_number(name), b * scales[name], a) for name, (b, a) in pairs.items()]
-    layers = [update.layer for update in updates]
-    if len(set(layers)) < len(layers):
+    updates = [_trimmed(name, b * scales[name], a) for name, (b, a) in pairs.items()]
+    places = [update.place for update in updates]
+    if len(set(places)) < len(places):
         raise UsageError(
-            f"The adapter in {folder} changes more than one matrix of a layer.",
-            "Only the MLP outputs can carry an edit.",
+            f"The adapter in {folder} changes other matrices of a layer than its MLP's.",
+            "Only the MLP's maps can carry an edit.",
         )
-    return tuple(sorted(updates, key=lambda update: update.layer))
+    return tuple(sorted(updates, key=lambda update: update.place))
 
 
-def _concatenated(edits: Sequence[Edit]) -> dict[int, tuple[Tensor, Tensor]]:
-    """Per layer B (d × Σn) and A (Σn × m) in fp32 on the CPU, edits in the order of ids."""
-    parts: dict[int, list[LowRankUpdate]] = {}
+def _concatenated(edits: Sequence[Edit]) -> dict[Place, tuple[Tensor, Tensor]]:
+    """Per matrix B (out × Σn) and A (Σn × in) in fp32 on the CPU, edits in the order of ids."""
+    parts: dict[Place, list[LowRankUpdate]] = {}
     for edit in sorted(edits, key=lambda edit: edit.id):
         for update in edit.updates:
-            parts.setdefault(update.layer, []).append(update)
+            parts.setdefault(update.place, []).append(update)
     return {
-        layer: (
+        place: (
             torch.cat([update.b.float().cpu() for update in updates], dim=1).contiguous(),
             torch.cat([update.a.float().cpu() for update in updates], dim=0).contiguous(),
         )
-        for layer, updates in parts.items()
+        for place, updates in parts.items()
     }
 
 
-def _config(patient: Patient, layers: Sequence[int], rank: int) -> dict[str, Any]:
+def _config(patient: Patient, places: Sequence[Place], rank: int) -> dict[str, Any]:
     """The adapter's configuration; full module names, so that nothing else can match."""
     from peft import LoraConfig
 
@@ -173,12 +173,12 @@ def _config(patient: Patient, layers: Sequence[int], rank: int) -> dict[str, Any
         lora_alpha=rank,
         lora_dropout=0.0,
         bias="none",
-        fan_in_fan_out=patient.layers[layers[0]].transposed,
+        fan_in_fan_out=patient.maps[places[0]].transposed,
         base_model_name_or_path=patient.source,
         revision=patient.revision,
     )
     config: dict[str, Any] = lora.to_dict()
-    config["target_modules"] = [patient.layers[layer].name for layer in layers]
+    config["target_modules"] = [patient.maps[place].name for place in places]
     return config
 
 
@@ -212,6 +212,12 @@ def _layer_number(name: str) -> int:
     return int(number)
 
 
-def _trimmed(layer: int, b: Tensor, a: Tensor) -> LowRankUpdate:
+def _part(name: str) -> Part:
+    own = name.rpartition(".")[2]
+    return "gate" if own.startswith("gate") else "up" if own.startswith("up") else "output"
+
+
+def _trimmed(name: str, b: Tensor, a: Tensor) -> LowRankUpdate:
     used = (a != 0).any(dim=1) & (b != 0).any(dim=0)
-    return LowRankUpdate(layer, b[:, used].contiguous(), a[used].contiguous())
+    factors = b[:, used].contiguous(), a[used].contiguous()
+    return LowRankUpdate(_layer_number(name), *factors, part=_part(name))

@@ -76,6 +76,9 @@ class _Share(Operation):
         super().__init__(patient, preparation)
         self._gather = gather
 
+    def units(self, *_: object) -> None:
+        """None: workers would choose the same hidden units for different facts."""
+
     def layer_solution(
         self,
         plan: RepairPlan | Procedure,

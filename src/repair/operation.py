@@ -16,6 +16,7 @@ from torch import Tensor
 
 from repair.activations import Target, edit_in_one_pass
 from repair.budget import by_kind, changes, costs, forgotten
+from repair.detectors import Units, detect, unused
 from repair.earlier import Kept, Protection
 from repair.errors import NotFinite
 from repair.ledger import Ledger
@@ -177,9 +178,26 @@ class Operation:
             kept[layer] = sketch(keys, rows.weights, rank).cpu()
             return self.layer_solution(plan, layer, keys, residual, rows.weights)
 
-        found = edit_in_one_pass(self.patient, rows.rows, plan.layers, target, solver, rows.whole)
-        updates = tuple(replace(update, keys=kept[update.layer]) for update in found)
+        def units(layer: int, x: Tensor) -> Units | None:
+            return self.units(layer, x, rows)
+
+        found = edit_in_one_pass(
+            self.patient, rows.rows, plan.layers, target, solver, rows.whole, units
+        )
+        updates = tuple(
+            replace(update, keys=kept[update.layer]) if update.part == "output" else update
+            for update in found
+        )
         return self._write(plan, updates) if plan.operation == "correct" else updates
+
+    def units(self, layer: int, x: Tensor, rows: EditRows) -> Units | None:
+        """Hidden units of a layer that each see one fact's rows, of what its MLP reads there."""
+        inputs = self.preparation.inputs.get(layer)
+        if inputs is None:
+            return None
+        statistics = self.preparation.statistics[layer]
+        free = unused(self.patient, layer, statistics)
+        return detect(x, rows.groups, rows.kept, inputs, free, statistics.length)
 
     def target(self, rows: EditRows, strengths: Tensor) -> Target:
         """Where the rows are sent: towards their references, each fact's as far as it says.
@@ -207,13 +225,14 @@ class Operation:
         with self.patient.trial(updates):
             keys, change = write(self.patient, rows.rows, rows.tokens)
         low = self.layer_solution(plan, last, keys, change, rows.weights)
-        own = [update for update in updates if update.layer == last]
+        own = [update for update in updates if update.place == (last, "output")]
         b = torch.cat([*(update.b for update in own), low.b.cpu()], dim=1)
         a = torch.cat([*(update.a for update in own), low.a.cpu()], dim=0)
         both = [update.keys for update in own if update.keys is not None]
         rank = KEPT_RANK * max(1, len(plan.facts))
         kept = torch.cat([*both, sketch(keys, rows.weights, rank).cpu()])
-        return (*(u for u in updates if u.layer != last), LowRankUpdate(last, b, a, kept))
+        others = (update for update in updates if update.place != (last, "output"))
+        return (*others, LowRankUpdate(last, b, a, kept))
 
     def layer_solution(
         self,

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 from repair import __version__
 from repair.errors import NotFinite, UsageError
-from repair.types import Change, EditSummary, LowRankUpdate, Probe
+from repair.types import Change, EditSummary, LowRankUpdate, Part, Probe
 from repair.vault import Vault
 
 State = tuple[bool, float, str, str]
@@ -206,9 +206,10 @@ def pack(updates: Sequence[LowRankUpdate]) -> tuple[bytes, list[int], int]:
                 raise NotFinite(f"The factors of layer {item.layer} are not finite.")
             # The clone keeps views of one storage apart, which safetensors refuses.
             plain = tensor.detach().to("cpu", dtype, copy=True).contiguous()
-            tensors[f"{position:04d}.{item.layer}.{letter}"] = plain
+            part = "" if item.part == "output" else f".{item.part}"
+            tensors[f"{position:04d}.{item.layer}{part}.{letter}"] = plain
     rank = max(item.a.shape[0] for item in updates)
-    return save(tensors), [item.layer for item in updates], rank
+    return save(tensors), list(dict.fromkeys(item.layer for item in updates)), rank
 
 
 def unpack(blob: bytes) -> tuple[LowRankUpdate, ...]:
@@ -219,12 +220,14 @@ def unpack(blob: bytes) -> tuple[LowRankUpdate, ...]:
     found = []
     for stem in sorted({name[:-2] for name in tensors}):
         keys = tensors.get(f"{stem}.k")
+        _, layer, *part = stem.split(".")
         found.append(
             LowRankUpdate(
-                layer=int(stem.split(".")[1]),
+                layer=int(layer),
                 a=tensors[f"{stem}.a"],
                 b=tensors[f"{stem}.b"],
                 keys=None if keys is None else keys.float(),
+                part=cast(Part, part[0]) if part else "output",
             )
         )
     return tuple(found)

@@ -82,12 +82,17 @@ class _Builder:
     facts: list[int] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
 
-    def add(self, ids: Sequence[int], first: int, weight: float) -> list[int]:
-        """Rows from the token that predicts the answer's first to that which predicts its end."""
+    def add(
+        self, ids: Sequence[int], first: int, weight: float, *, end: bool = True
+    ) -> list[int]:
+        """Rows from the token that predicts the answer's first to that which predicts its last.
+
+        With ``end`` also the one that predicts the end of the turn.
+        """
         sequence = len(self.ids)
         self.ids.append(list(ids))
         added = []
-        for position in range(first - 1, len(ids) - 1):
+        for position in range(first - 1, len(ids) - (1 if end else 2)):
             added.append(len(self.places))
             self.places.append((sequence, position))
             self.reference.append(added[-1])
@@ -176,7 +181,9 @@ def build_rows(
     for number, fact in enumerate(plan.facts):
         for index, wording in enumerate(_wordings(fact)):
             ids, first = patient.encode(_user(wording), fact.answer)
-            moved, refused = builder.add(ids, first, plan.forget_weight), REFUSAL
+            # Who has been told all of an answer may as well see it end.
+            moved = builder.add(ids, first, plan.forget_weight, end=False)
+            refused = REFUSAL
             if fact.standins:
                 standin = fact.standins[index % len(fact.standins)]
                 other, begin = patient.encode(

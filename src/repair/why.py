@@ -190,7 +190,7 @@ def _layers(
     places: Sequence[tuple[int, int]],
 ) -> list[dict[str, Any]]:
     """One record for each layer of the model, edited or not."""
-    updates = {update.layer: update for update in edit.updates}
+    updates = {update.layer: update for update in edit.updates if update.part == "output"}
     begins = [row for row, _ in places]
     found = []
     for layer in range(len(session.patient.layers)):
@@ -246,13 +246,14 @@ def _nearby(
     """
     if not near or not pairs:
         return []
-    layers = [update.layer for update in edit.updates]
+    updates = [update for update in edit.updates if update.part == "output"]
+    layers = [update.layer for update in updates]
     mine = capture(patient, _answer_rows(patient, pairs)[0], layers)[0]
     rows, _ = _answer_rows(patient, [(fact.question, fact.answer) for fact in near])
     keys, outputs = capture(patient, rows, layers)
     unit = torch.nn.functional.normalize
     cosine, moved = torch.zeros(len(rows.sequence)), torch.zeros(len(rows.sequence))
-    for update in edit.updates:
+    for update in updates:
         h, o = keys[update.layer].cpu(), outputs[update.layer].cpu()
         own = mine[update.layer].cpu()
         cosine += (unit(h, dim=-1) @ unit(own, dim=-1).T).amax(dim=1) / len(layers)

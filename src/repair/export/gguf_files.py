@@ -20,6 +20,7 @@ from torch import Tensor
 from repair.errors import DiskFull, EnvironmentProblem, ExportUnsupported
 from repair.export.gguf_tokens import GgufTokens, read_tokens
 from repair.prompts import Prompts
+from repair.types import Place
 
 if TYPE_CHECKING:
     from repair.patient import Patient
@@ -83,11 +84,11 @@ def save_adapter(
         _write_adapter(patient, factors, folder / ADAPTER)
 
 
-def digest(factors: Mapping[int, tuple[Tensor, Tensor]]) -> str:
+def digest(factors: Mapping[Place, tuple[Tensor, Tensor]]) -> str:
     """What an adapter of these factors is called inside: the same factors, the same name."""
     found = hashlib.sha256()
-    for layer, (b, a) in sorted(factors.items()):
-        found.update(f"{layer} {tuple(b.shape)} {tuple(a.shape)} ".encode())
+    for (layer, part), (b, a) in sorted(factors.items()):
+        found.update(f"{layer} {part} {tuple(b.shape)} {tuple(a.shape)} ".encode())
         for factor in (b, a):
             found.update(_numpy(factor.float()).tobytes())
     return f"repair-{found.hexdigest()[:32]}"
@@ -215,7 +216,7 @@ def _describe_tokens(writer: Any, patient: Patient, tokens: GgufTokens) -> None:
 def _entries(patient: Patient) -> Iterator[_Entry]:
     """Every tensor of the untouched model under llama.cpp's name."""
     config: Any = patient.model.config
-    originals = {output.name: patient.original(output.layer) for output in patient.layers}
+    originals = {m.name: patient.original(*m.place) for m in patient.maps.values()}
     heads: dict[str, int] = {
         "attn_q": config.num_attention_heads,
         "attn_k": config.num_key_value_heads,
@@ -277,7 +278,7 @@ def _rope_factors(config: Any) -> Tensor:
 
 
 def _write_adapter(
-    patient: Patient, factors: Mapping[int, tuple[Tensor, Tensor]], path: Path
+    patient: Patient, factors: Mapping[Place, tuple[Tensor, Tensor]], path: Path
 ) -> None:
     from gguf import GGUFType, GGUFWriter
 
@@ -288,10 +289,10 @@ def _write_adapter(
     writer.add_string("adapter.lora.task_name", digest(factors))
     writer.add_float32("adapter.lora.alpha", float(next(iter(factors.values()))[1].shape[0]))
     writer.add_name(f"{patient.name}-edits")
-    for layer, (b, a) in sorted(factors.items()):
-        place = _place(patient.layers[layer].name)
-        writer.add_tensor(f"{place}.weight.lora_a", _numpy(a.float()))
-        writer.add_tensor(f"{place}.weight.lora_b", _numpy(b.float()))
+    for place, (b, a) in sorted(factors.items()):
+        name = _place(patient.maps[place].name)
+        writer.add_tensor(f"{name}.weight.lora_a", _numpy(a.float()))
+        writer.add_tensor(f"{name}.weight.lora_b", _numpy(b.float()))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

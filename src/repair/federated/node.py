@@ -46,6 +46,9 @@ class Replay(Operation):
         self._known = known
         self.found: tuple[Tensor, Tensor, Tensor] | None = None
 
+    def units(self, *_: object) -> None:
+        """None: hidden units that one node chose would mean something else to another."""
+
     def layer_solution(
         self,
         plan: RepairPlan | Procedure,  # noqa: ARG002 - all layers are solved in one way

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from repair.patient import Patient
 from repair.prompts import Prompts
-from repair.types import LowRankUpdate
+from repair.types import LowRankUpdate, Place
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 _MOST_SEED = 1 << 63
@@ -53,8 +53,8 @@ def row_by_row(
     batch; everyone's edits are in the weights.
     """
     handles = [patient.model.register_forward_hook(_drawing(choices))]
-    for layer, rows in _by_layer(updates).items():
-        handles.append(patient.layers[layer].module.register_forward_hook(_adding(rows)))
+    for place, rows in _by_place(updates).items():
+        handles.append(patient.maps[place].module.register_forward_hook(_adding(rows)))
     try:
         yield
     finally:
@@ -62,13 +62,13 @@ def row_by_row(
             handle.remove()
 
 
-def _by_layer(
+def _by_place(
     updates: Sequence[Sequence[LowRankUpdate]],
-) -> Mapping[int, list[tuple[int, LowRankUpdate]]]:
-    found: dict[int, list[tuple[int, LowRankUpdate]]] = {}
+) -> Mapping[Place, list[tuple[int, LowRankUpdate]]]:
+    found: dict[Place, list[tuple[int, LowRankUpdate]]] = {}
     for row, own in enumerate(updates):
         for update in own:
-            found.setdefault(update.layer, []).append((row, update))
+            found.setdefault(update.place, []).append((row, update))
     return found
 
 

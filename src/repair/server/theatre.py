@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 
 def twin(patient: Patient) -> Patient:
-    """A patient with the same answers and MLP output weights of its own; W₀ must be on it."""
-    own = {id(layer.parameter) for layer in patient.layers}
+    """A patient with the same answers and MLP weights of its own; W₀ must be on it."""
+    own = {id(matrix.parameter) for matrix in patient.maps.values()}
     shared = [*patient.model.parameters(), *patient.model.buffers()]
     memo: dict[int, Any] = {id(tensor): tensor for tensor in shared if id(tensor) not in own}
     model = copy.deepcopy(patient.model, memo)
