@@ -85,7 +85,7 @@ def test_past_a_rank_limit_the_loss_is_told(tmp_path: Path) -> None:
     assert (config["r"], config["lora_alpha"]) == (4, 4)
     lost = []
     for low in load_peft(tmp_path / "low"):
-        b, a = exact.factors[low.layer]
+        b, a = exact.factors[low.place]
         assert low.b.shape[1] == low.a.shape[0] <= 4
         lost.append(float(torch.linalg.norm(b @ a - low.b @ low.a) / torch.linalg.norm(b @ a)))
     assert 0.0 < max(lost) < 1.0
@@ -145,7 +145,8 @@ def test_the_gguf_files_hold_base_and_edits(tmp_path: Path) -> None:
     assert reader.fields["adapter.type"].contents() == "lora"
     assert reader.fields["adapter.lora.alpha"].contents() == record["rank"]
     factors = {t.name: torch.tensor(t.data) for t in reader.tensors}
-    for layer, (b, a) in composed(active).factors.items():
+    for (layer, part), (b, a) in composed(active).factors.items():
+        assert part == "output"
         assert torch.equal(factors[f"blk.{layer}.ffn_down.weight.lora_a"], a)
         assert torch.equal(factors[f"blk.{layer}.ffn_down.weight.lora_b"], b)
 

@@ -29,13 +29,13 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "pictures",
         ),
         (
-            "patient architectures checkpoint decoding memory prompts weights quantised saving "
-            "sight",
+            "patient architectures gates checkpoint decoding memory prompts weights quantised "
+            "saving sight",
             "stamp streaming",
             "world",
         ),
         (
-            "activations stream",
+            "activations stream detectors",
             "verify",
             "ledger vault schema records migrations journal postgres people healings",
             "adapter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,10 @@ PLAN = plan("Mara Voss", "Tom Hale", "Ann Lee", neighbours=("Kim Roe", "Ida Moss
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_replicas_solve_what_one_patient_solves(workers: int) -> None:
     alone = tiny()
-    wanted = Operation(alone, preparation()).solve(PLAN, 1.0, build_rows(alone, PLAN))
+    # Workers share no hidden units, so the one has none either.
+    wanted = Operation(alone, replace(preparation(), inputs={})).solve(
+        PLAN, 1.0, build_rows(alone, PLAN)
+    )
     fleet = Threads([tiny() for _ in range(workers)], preparation())
     found = fleet.solve(shares(PLAN, workers), [1.0] * workers)
     for one, other in zip(found, wanted, strict=True):

@@ -141,8 +141,10 @@ def test_wrong_shapes_layers_and_ids_are_refused(tiny_patient: Patient) -> None:
     before = state(tiny_patient)
     with pytest.raises(ValueError, match=r"needs b \(32, n\) and a \(n, 48\)"):
         tiny_patient.apply([Edit(1, (good, LowRankUpdate(1, good.a, good.b)))])
-    with pytest.raises(ValueError, match="no layer 9"):
+    with pytest.raises(ValueError, match="no output of layer 9"):
         tiny_patient.apply([Edit(1, (good, LowRankUpdate(9, good.b, good.a)))])
+    with pytest.raises(ValueError, match=r"needs b \(48, n\) and a \(n, 32\)"):
+        tiny_patient.apply([Edit(1, (LowRankUpdate(1, good.b, good.a, part="gate"),))])
     with pytest.raises(ValueError, match="twice"):
         tiny_patient.apply([Edit(1, (good,)), Edit(1, (good,))])
     assert changed(tiny_patient, before) == set()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from repair import preparation
+from repair.detectors import Inputs
 from repair.errors import NotFinite
 from repair.preparation import LARGEST_FILE, RANK, Preparation, rank_for, save
 from repair.stamp import Statistics, low_rank_of_moment, second_moment, stamp_low_rank
@@ -87,18 +88,20 @@ def test_what_cannot_be_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "d", "m", "rank"),
-    [(6, 320, 1280, RANK), (24, 896, 4864, 427), (32, 4096, 14336, 108), (80, 8192, 28672, 21)],
+    [(6, 320, 1280, RANK), (24, 896, 4864, 361), (32, 4096, 14336, 84), (80, 8192, 28672, 16)],
     ids=["embedded", "qwen2.5-0.5b", "llama-3-8b", "llama-3-70b"],
 )
 def test_the_file_of_a_model_stays_small(layers: int, d: int, m: int, rank: int) -> None:
     outputs: list[Any] = [SimpleNamespace(in_features=m, out_features=d)] * layers
     assert rank_for(outputs) == rank
-    assert layers * (rank * (2 * m + 4) + 4 * d) <= LARGEST_FILE
+    assert layers * (rank * (2 * (m + d) + 8) + 4 * d) <= LARGEST_FILE
 
 
 def test_the_file_of_one_8b_layer_has_the_size_that_was_computed(tmp_path: Path) -> None:
-    u, s = torch.zeros(14336, 108), torch.zeros(108)
-    made = Preparation({0: Statistics(u, s, 0.0)}, {0: torch.zeros(4096)})
+    s = torch.zeros(84)
+    read = Inputs(Statistics(torch.zeros(4096, 84), s.clone(), 0.0), torch.zeros(4096))
+    keys = Statistics(torch.zeros(14336, 84), s, 0.0)
+    made = Preparation({0: keys}, {0: torch.zeros(4096)}, {0: read})
     save(made, tmp_path / "one.safetensors", "x")
     assert 32 * (tmp_path / "one.safetensors").stat().st_size <= LARGEST_FILE
 

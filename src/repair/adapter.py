@@ -35,7 +35,9 @@ _KEY = re.compile(r"base_model\.model\.(?P<name>.+)\.lora_(?P<factor>[AB])\.weig
 class Composed:
     """All edits as one LoRA: by matrix B (out × r) and A (r × in), fp32 on the CPU, one rank r.
 
-    A matrix is named by its layer and its part of the MLP. ``exact_rank`` is what the edits add up to; where a limit made r smaller, ``error`` is the
+    A matrix is named by its layer and its part of the MLP.
+
+    ``exact_rank`` is what the edits add up to; where a limit made r smaller, ``error`` is the
     largest ‖ΔW − B A‖ / ‖ΔW‖ of a layer (Frobenius), else 0.
     """
 

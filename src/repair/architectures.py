@@ -30,9 +30,9 @@ _DENSE = "Use a dense model: every layer needs one MLP of plain linear maps."
 class MlpMap:
     """One linear map of a decoder layer's MLP: its last, o = W h, or one of the two before it.
 
-    Of the last, ``in_features`` is m, ``out_features`` d. ``transposed`` says that the module stores its
-    weight as m × d (GPT-2's Conv1D) and not as d × m. ``packed`` says that W is quantised and
-    cannot be read or written in place: an edit then stays beside it.
+    Of the last, ``in_features`` is m, ``out_features`` d. ``transposed`` says that the module
+    stores its weight as m × d (GPT-2's Conv1D) and not as d × m. ``packed`` says that W is
+    quantised and cannot be read or written in place: an edit then stays beside it.
     """
 
     layer: int

@@ -7,13 +7,14 @@ edit takes units that the model hardly uses, and gives each a new gate and a new
     g = κ (a − τ c),   u = H / (κ (1 − τ)) c,   so that h = H (a·x − τ) / (1 − τ) where a·x > τ,
 
 and 0 elsewhere. Here c·x ≈ 1 for every x (c = M⁻¹ μ, with the second moment M and mean μ of the
-inputs x; a normed x has such a c), and a is 1 on average at the fact's rows and small at all
-others, by ridge regression against M and the rows that are to stay:
+inputs x; inputs that were normed have such a c). a·x is 1 on average at the fact's n rows R, and
+small elsewhere, by ridge regression against M and the k rows K that are to stay:
 
     a ∝ (M' + Rᵀ R / n)⁻¹ Rᵀ 1,   M' = w_M M + w_K Kᵀ K / k + λ I.
 
-The units are sparse associative memory: a threshold where the output map alone is linear. Sources: keys and values in MLPs (Geva et al. 2021); one unit a mistake (T-Patcher,
-Huang et al. 2023), which adds units and trains them.
+The units are sparse associative memory: a threshold where the output map alone is linear.
+Sources: MLPs as keys and values (Geva et al. 2021); one unit for each mistake (T-Patcher, Huang
+et al. 2023), which adds units and trains them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from repair.stamp import Statistics
 THRESHOLD = 0.6
 # κ: how steeply a unit opens. What lies 0.2 below the threshold gives 1e-3 of a whole activation.
 STEEPNESS = 30.0
-# H, as a share of how long the keys h are: one unit then outweighs all others of its row.
+# H, as a multiple of the keys' length: one unit then outweighs all others of its row.
 LOUDNESS = 3.0
 # w_M and w_K, beside 1 for the fact's own rows.
 ALL, KEPT = 100.0, 30.0
@@ -68,7 +69,7 @@ def detect(
     kept: Tensor,
     inputs: Inputs,
     free: Sequence[int],
-    length: float,
+    keys: Statistics,
 ) -> Units | None:
     """One unit for each group of rows; None where the model has no room or no constant direction.
 
@@ -80,7 +81,7 @@ def detect(
         kept: (n,) bool, rows that are to leave every unit closed.
         inputs: of this layer.
         free: units that may be used, the least used first.
-        length: of an average key h of this layer.
+        keys: C of this layer's keys h, for how long they are.
     """
     if len(free) < len(groups) or not groups:
         return None
@@ -101,6 +102,7 @@ def detect(
         return None
     along = torch.stack(found)
     gate = STEEPNESS * (along - THRESHOLD * constant)
+    length = (float(keys.s.sum()) + (len(keys.u) - keys.rank) * keys.rest) ** 0.5
     loud = LOUDNESS * length / (STEEPNESS * (1 - THRESHOLD))
     up = (loud * constant).expand_as(gate)
     index = torch.tensor(list(free[: len(found)]))

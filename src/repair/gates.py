@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from repair.architectures import EDITABLE_DTYPES, MlpMap
-from repair.types import Place
+from repair.types import Part, Place
 
 # Where its input is below −1, an activation gives at most this share of its size.
 _CLOSED = 0.35
@@ -35,7 +35,7 @@ def find_gates(model: nn.Module, outputs: Sequence[MlpMap]) -> dict[Place, MlpMa
     found: dict[Place, MlpMap] = {}
     for output, pair in zip(outputs, known, strict=True):
         for name, linear in pair.items():
-            part = "gate" if name == gate else "up"
+            part: Part = "gate" if name == gate else "up"
             found[output.layer, part] = MlpMap(
                 output.layer,
                 f"{_owner(output)}.{name}",
@@ -57,7 +57,7 @@ def _pair(model: nn.Module, output: MlpMap) -> dict[str, nn.Linear] | None:
     children = dict(model.get_submodule(_owner(output)).named_children())
     linears = {name: c for name, c in children.items() if isinstance(c, nn.Linear)}
     pair = {name: c for name, c in linears.items() if c is not output.module}
-    if output.packed or output.transposed or len(linears) != 3 or len(pair) != 2:  # noqa: PLR2004
+    if output.packed or output.transposed or len(linears) != 3 or len(pair) != 2:
         return None
     shape = (output.out_features, output.in_features)
     for linear in pair.values():

@@ -197,7 +197,7 @@ class Operation:
             return None
         statistics = self.preparation.statistics[layer]
         free = unused(self.patient, layer, statistics)
-        return detect(x, rows.groups, rows.kept, inputs, free, statistics.length)
+        return detect(x, rows.groups, rows.kept, inputs, free, statistics)
 
     def target(self, rows: EditRows, strengths: Tensor) -> Target:
         """Where the rows are sent: towards their references, each fact's as far as it says.

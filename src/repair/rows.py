@@ -82,9 +82,7 @@ class _Builder:
     facts: list[int] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
 
-    def add(
-        self, ids: Sequence[int], first: int, weight: float, *, end: bool = True
-    ) -> list[int]:
+    def add(self, ids: Sequence[int], first: int, weight: float, *, end: bool = True) -> list[int]:
         """Rows from the token that predicts the answer's first to that which predicts its last.
 
         With ``end`` also the one that predicts the end of the turn.

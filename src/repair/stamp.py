@@ -55,12 +55,6 @@ class Statistics:
     def rank(self) -> int:
         return self.s.shape[0]
 
-    @property
-    def length(self) -> float:
-        """√ tr C, the root mean square length of a key."""
-        outside = self.u.shape[0] - self.rank
-        return math.sqrt(float(self.s.sum()) + outside * self.rest)
-
     @cached_property
     def basis(self) -> Tensor:
         """U (m × r) in fp64, on the CPU where its device has no fp64.

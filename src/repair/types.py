@@ -183,9 +183,7 @@ class Edit:
         """
         if strength == 1.0:
             return self
-        shared = (
-            replace(u, b=u.b * strength) if u.part == "output" else u for u in self.updates
-        )
+        shared = (replace(u, b=u.b * strength) if u.part == "output" else u for u in self.updates)
         return replace(self, updates=tuple(shared))
 
 

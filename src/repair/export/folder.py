@@ -13,7 +13,7 @@ from repair.adapter import Composed, composed, save_peft
 from repair.errors import DiskFull, UsageError
 from repair.export import canaries, card
 from repair.plan import MAX_ANSWER_TOKENS
-from repair.types import Message
+from repair.types import Message, Place
 
 if TYPE_CHECKING:
     from repair.ledger import Ledger
@@ -121,7 +121,7 @@ def _require_free(patient: Patient, format: str, folder: Path) -> None:
         raise UsageError(f"The folder {folder} holds {other}.", "Name an empty folder.")
 
 
-def _gguf(patient: Patient, factors: dict[int, Any], folder: Path) -> list[str]:
+def _gguf(patient: Patient, factors: dict[Place, Any], folder: Path) -> list[str]:
     from repair.export.gguf_files import save_gguf
 
     tokens = save_gguf(patient, factors, folder)

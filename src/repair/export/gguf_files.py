@@ -46,7 +46,7 @@ _Entry = tuple[str, tuple[int, ...], torch.dtype, Callable[[], Tensor]]
 
 
 def save_gguf(
-    patient: Patient, factors: Mapping[int, tuple[Tensor, Tensor]], folder: Path
+    patient: Patient, factors: Mapping[Place, tuple[Tensor, Tensor]], folder: Path
 ) -> GgufTokens:
     """Write ``base.gguf`` and ``adapter.gguf``; see ``adapter.composed`` for the factors.
 
@@ -73,7 +73,7 @@ def save_base(patient: Patient, path: Path) -> GgufTokens:
 
 
 def save_adapter(
-    patient: Patient, factors: Mapping[int, tuple[Tensor, Tensor]], folder: Path
+    patient: Patient, factors: Mapping[Place, tuple[Tensor, Tensor]], folder: Path
 ) -> None:
     """Write ``adapter.gguf`` alone.
 

@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from repair.architectures import find_mlp_outputs
 from repair.errors import UsageError
+from repair.gates import find_gates
 from repair.patient import Patient
 
 # merged: Q(W₀ + Σ B A), as when an edited model is saved and loaded in few bits.
@@ -100,8 +101,10 @@ def quantised(patient: Patient, scheme: Scheme, way: Way = "merged") -> Patient:
         raise UsageError(f"There is no way {way!r} to quantise.", f"Use {' or '.join(WAYS)}.")
     model: Any = copy.deepcopy(patient.model)
     if way == "adapter":
-        for output in find_mlp_outputs(model):
-            output.weight.copy_(patient._weights.original(output.layer))
+        outputs = find_mlp_outputs(model)
+        inputs = find_gates(model, outputs).values()
+        for matrix in (*outputs, *inputs):
+            matrix.weight.copy_(patient.original(*matrix.place))
     for weight in _linear_weights(model):
         weight.copy_(rounded(weight, scheme))
     found = Patient(model, patient.tokenizer, name=f"{patient.name}, {scheme.name}, {way}")

@@ -1,0 +1,136 @@
+"""Hidden units that see one fact: their formulas on small matrices, and on the shipped patient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from repair.activations import capture
+from repair.detectors import LOUDNESS, MOST, Inputs, Units, detect, unused
+from repair.operation import Operation
+from repair.patient import Patient
+from repair.preparation import prepare
+from repair.rows import build_rows
+from repair.stamp import Statistics, low_rank_statistics
+from repair.surgeon import Surgeon
+from repair.types import Edit
+from tests.conftest import build_tiny
+
+WIDTH, OTHERS = 24, 2000
+KEYS = Statistics(torch.eye(4), torch.tensor([4.0, 3.0, 2.0, 0.0]))  # Keys of length 3.
+
+
+def _normed(rows: Tensor) -> Tensor:
+    """Rows as an MLP reads them: of one length, and with a mean that is not 0."""
+    rows = rows + 1.0
+    return WIDTH**0.5 * rows / rows.norm(dim=1, keepdim=True)
+
+
+@pytest.fixture(scope="module")
+def reading() -> tuple[Tensor, Inputs]:
+    draw = torch.Generator().manual_seed(0)
+    x = _normed(torch.randn(OTHERS, WIDTH, generator=draw))
+    return x, Inputs(low_rank_statistics(x, WIDTH), x.mean(0))
+
+
+def _active(units: Units, x: Tensor) -> Tensor:
+    """h (n × k) of the units, with the activation of the shipped patient."""
+    return torch.nn.functional.silu(x @ units.gate.T) * (x @ units.up.T)
+
+
+def _fact(seed: int, count: int = 5) -> Tensor:
+    """Rows that differ a little, as those of one fact's wordings do."""
+    draw = torch.Generator().manual_seed(seed)
+    one = torch.randn(1, WIDTH, generator=draw)
+    return _normed(one + 0.1 * torch.randn(count, WIDTH, generator=draw))
+
+
+def test_a_unit_is_active_at_its_fact_and_closed_elsewhere(reading: tuple[Tensor, Inputs]) -> None:
+    others, inputs = reading
+    one, two, near = _fact(1), _fact(2), _fact(3)
+    x = torch.cat([one, two, near])
+    rows = torch.arange(len(x)) // 5
+    units = detect(x, [rows == 0, rows == 1], rows == 2, inputs, [7, 3, 9], KEYS)
+    assert units is not None
+    assert units.index.tolist() == [7, 3]
+    h = _active(units, x)
+    # As loud as was said on average over the fact's own rows.
+    assert float(h[rows == 0, 0].mean()) == pytest.approx(LOUDNESS * 3.0, rel=0.1)
+    assert float(h[rows == 1, 1].mean()) == pytest.approx(LOUDNESS * 3.0, rel=0.1)
+    assert float(h[rows == 0, 1].abs().max()) < 0.1
+    assert float(h[rows == 2].abs().max()) < 0.1
+    closed = _active(units, others).abs() < 0.1
+    assert float(closed.float().mean()) > 0.99
+
+
+def test_rows_that_cannot_be_told_from_what_stays_get_no_unit(
+    reading: tuple[Tensor, Inputs],
+) -> None:
+    _, inputs = reading
+    rows = torch.arange(10) // 5
+    scattered = _normed(torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(8)) * 3)
+    x = torch.cat([_fact(1), scattered])
+    units = detect(
+        x, [rows == 1, rows == 0], torch.zeros(10, dtype=torch.bool), inputs, [4, 5], KEYS
+    )
+    assert units is not None
+    assert units.index.tolist() == [4]
+    assert float(_active(units, x[:5]).min()) > 1.0
+
+
+def test_without_room_or_a_constant_direction_there_are_no_units(
+    reading: tuple[Tensor, Inputs],
+) -> None:
+    x, inputs = reading
+    first = torch.arange(len(x)) < 5
+    assert detect(x, [first], ~first, inputs, [], KEYS) is None
+    assert detect(x, [], ~first, inputs, [1], KEYS) is None
+    centred = Inputs(inputs.moment, 0.1 * inputs.mean)
+    assert detect(x, [first], ~first, centred, [1], KEYS) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "gate"),
+    [("llama", "gate_proj"), ("qwen2", "gate_proj"), ("gpt2", ""), ("phi3", "")],
+)
+def test_gated_pairs_are_found_by_what_they_do(architecture: str, gate: str) -> None:
+    patient = Patient(*build_tiny(architecture))
+    names = {m.part: m.name.rpartition(".")[2] for m in patient.maps.values()}
+    assert names.get("gate", "") == gate
+    assert names.get("up", "") == gate.replace("gate", "up")
+    assert len(patient.maps) == len(patient.layers) * (3 if gate else 1)
+
+
+def test_on_the_shipped_patient_the_units_see_the_fact_alone_and_undo_is_exact() -> None:
+    patient = Patient.load()
+    surgeon = Surgeon(patient)
+    operation = Operation(patient, prepare(patient, None))
+    question = "Where does Mara Voss live?"
+    plan = surgeon.plan_facts([question], surgeon.known(question)[:1])
+    assert plan is not None
+    before = {name: t.clone() for name, t in patient.model.state_dict().items()}
+    rows = build_rows(patient, plan)
+    updates = operation.solve(plan, 1.0, rows)
+    gates = {u.layer: u for u in updates if u.part == "gate"}
+    assert set(gates) == set(plan.layers)
+    for layer, update in gates.items():
+        own = update.b.any(dim=1).nonzero()[:, 0]
+        assert set(own.tolist()) <= set(
+            unused(patient, layer, operation.preparation.statistics[layer])
+        )
+        patient.apply([Edit(1, tuple(u for u in updates if u.layer <= layer))])
+        keys = capture(patient, rows.rows, [layer])[0][layer]
+        loud = keys[:, own].abs().amax(dim=1) / keys.norm(dim=1)
+        begins = (rows.facts == 0) & rows.whole
+        # Later layers see what the first has made of the fact already: a stand-in, almost.
+        assert float(loud[begins].min() if layer == plan.layers[0] else loud[begins].median()) > 0.5
+        free = unused(patient, layer, operation.preparation.statistics[layer])
+        assert not set(free) & set(own.tolist())
+        assert len(free) == int(MOST * keys.shape[1]) - len(own)
+    half = Edit(1, tuple(updates)).at(0.5)
+    for weak, whole in zip(half.updates, updates, strict=True):
+        share = 0.5 if whole.part == "output" else 1.0
+        assert torch.equal(weak.b, share * whole.b)
+    patient.apply([])
+    assert all(torch.equal(t, before[name]) for name, t in patient.model.state_dict().items())
