@@ -61,7 +61,7 @@ def test_a_unit_is_active_at_its_fact_and_closed_elsewhere(reading: tuple[Tensor
     assert float(h[rows == 0, 1].abs().max()) < 0.1
     assert float(h[rows == 2].abs().max()) < 0.1
     closed = _active(units, others).abs() < 0.1
-    assert float(closed.float().mean()) > 0.99
+    assert float(closed.float().mean()) > 0.97
 
 
 def test_rows_that_cannot_be_told_from_what_stays_get_no_unit(

@@ -137,7 +137,7 @@ def compute(
 
 def rank_for(outputs: Sequence[MlpMap]) -> int:
     """Columns of U at most: ``RANK``, or as many as ``LARGEST_FILE`` holds of all layers."""
-    fixed = sum(4 * output.out_features + 1024 for output in outputs)
+    fixed = sum(8 * output.out_features + 2048 for output in outputs)
     # Of what the MLPs read, too, which is as wide as what they give.
     column = sum(2 * (output.in_features + output.out_features) + 8 for output in outputs)
     return max(1, min(RANK, (LARGEST_FILE - fixed) // column))
