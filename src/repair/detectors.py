@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from repair.patient import Patient
-from repair.stamp import Statistics
+from repair.stamp import LowRank, Statistics
 
 # τ: what a·x has to reach. A fact's own rows reach 0.9 and more, unseen wordings too; of a
 # thousand rows of other facts less than one in twenty thousand does.
@@ -56,11 +56,29 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Units:
-    """New rows of W_gate and W_up (both k × d, fp32) for k hidden units, with their numbers."""
+    """New rows of W_gate and W_up (both k × d, fp32) for k hidden units, with their numbers.
+
+    ``rows`` (n,) bool: those that one of the units is to be active at.
+    """
 
     index: Tensor
     gate: Tensor
     up: Tensor
+    rows: Tensor
+
+    def solution(self, keys: Tensor, residual: Tensor, weights: Tensor) -> LowRank:
+        """ΔW = B A of the units' columns alone: Bᵀ = (K_Jᵀ D K_J + λ I)⁻¹ K_Jᵀ D R.
+
+        Letters as in ``repair.stamp``, K_J the units' columns of the keys.
+        """
+        own = keys[:, self.index.to(keys.device)].double().cpu()
+        scaled = own * weights.double().cpu()[:, None]
+        system = scaled.T @ own
+        system.diagonal().add_(1e-6 * float(system.diagonal().mean()))
+        b = torch.linalg.solve(system, scaled.T @ residual.double().cpu()).T
+        a = torch.zeros(len(self.index), keys.shape[1])
+        a[torch.arange(len(self.index)), self.index] = 1.0
+        return LowRank(b.float().to(keys.device).contiguous(), a.to(keys.device))
 
 
 def detect(
@@ -97,16 +115,18 @@ def detect(
     if len(beside):
         system += KEPT / len(beside) * beside.T @ beside
     factor = torch.linalg.cholesky(system)
-    found = [a for a in (_direction(x[rows], factor) for rows in groups) if a is not None]
+    pairs = [(rows, _direction(x[rows], factor)) for rows in groups]
+    found = [(rows, a) for rows, a in pairs if a is not None]
     if not found:
         return None
-    along = torch.stack(found)
+    along = torch.stack([a for _, a in found])
     gate = STEEPNESS * (along - THRESHOLD * constant)
     length = (float(keys.s.sum()) + (len(keys.u) - keys.rank) * keys.rest) ** 0.5
     loud = LOUDNESS * length / (STEEPNESS * (1 - THRESHOLD))
     up = (loud * constant).expand_as(gate)
     index = torch.tensor(list(free[: len(found)]))
-    return Units(index, gate.float(), up.float().contiguous())
+    rows = torch.stack([rows for rows, _ in found]).any(0)
+    return Units(index, gate.float(), up.float().contiguous(), rows)
 
 
 def _direction(own: Tensor, factor: Tensor) -> Tensor | None:
