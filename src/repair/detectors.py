@@ -19,7 +19,7 @@ et al. 2023), which adds units and trains them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,8 @@ LOUDNESS = 3.0
 ALL, KEPT = 100.0, 30.0
 # λ, as a share of the mean eigenvalue of M.
 RIDGE = 0.002
+# λ of the units' own columns, as a share of the mean diagonal of theirs: they hardly overlap.
+SMALL = 1e-6
 # μᵀ M⁻¹ μ is 1 where c·x is the same for every x; below this a unit's threshold would float.
 STEADY = 0.9
 # The share of a layer's units that edits may use. In the embedded patient the least used 30 %
@@ -66,19 +68,32 @@ class Units:
     up: Tensor
     rows: Tensor
 
-    def solution(self, keys: Tensor, residual: Tensor, weights: Tensor) -> LowRank:
-        """ΔW = B A of the units' columns alone: Bᵀ = (K_Jᵀ D K_J + λ I)⁻¹ K_Jᵀ D R.
+    def solution(
+        self,
+        keys: Tensor,
+        residual: Tensor,
+        weights: Tensor,
+        moved: Tensor,
+        linear: Callable[[Tensor], LowRank],
+    ) -> LowRank:
+        """ΔW = B A in the units' columns alone: Bᵀ = (K_Jᵀ D K_J + λ I)⁻¹ K_Jᵀ D R.
 
-        Letters as in ``repair.stamp``, K_J the units' columns of the keys.
+        Letters as in ``repair.stamp``, K_J the units' columns of the keys. Where rows that are
+        to be ``moved`` (n,) have no unit, ``linear`` solves for what is left of R there.
         """
         own = keys[:, self.index.to(keys.device)].double().cpu()
         scaled = own * weights.double().cpu()[:, None]
         system = scaled.T @ own
-        system.diagonal().add_(1e-6 * float(system.diagonal().mean()))
+        system.diagonal().add_(SMALL * float(system.diagonal().mean()))
         b = torch.linalg.solve(system, scaled.T @ residual.double().cpu()).T
-        a = torch.zeros(len(self.index), keys.shape[1])
-        a[torch.arange(len(self.index)), self.index] = 1.0
-        return LowRank(b.float().to(keys.device).contiguous(), a.to(keys.device))
+        b = b.float().to(keys.device).contiguous()
+        a = torch.zeros(len(self.index), keys.shape[1], device=keys.device)
+        a[torch.arange(len(self.index)), self.index.to(keys.device)] = 1.0
+        others = (moved & ~self.rows).to(keys.device)
+        if not bool(others.any()):
+            return LowRank(b, a)
+        low = linear((residual - keys @ a.T @ b.T) * others[:, None])
+        return LowRank(torch.cat([b, low.b], 1), torch.cat([a, low.a]))
 
 
 def detect(

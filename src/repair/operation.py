@@ -178,7 +178,14 @@ class Operation:
 
         def solver(layer: int, keys: Tensor, residual: Tensor) -> LowRank:
             kept[layer] = sketch(keys, rows.weights, rank).cpu()
-            return self._layer(plan, layer, keys, residual, rows, chosen.get(layer))
+
+            def linear(left: Tensor) -> LowRank:
+                return self.layer_solution(plan, layer, keys, left, rows.weights)
+
+            own = chosen.get(layer)
+            if own is None:
+                return linear(residual)
+            return own.solution(keys, residual, rows.weights, rows.moved, linear)
 
         def units(layer: int, x: Tensor) -> Units | None:
             chosen[layer] = self.units(layer, x, rows)
@@ -192,27 +199,6 @@ class Operation:
             for update in found
         )
         return self._write(plan, updates) if plan.operation == "correct" else updates
-
-    def _layer(
-        self,
-        plan: RepairPlan,
-        layer: int,
-        keys: Tensor,
-        residual: Tensor,
-        rows: EditRows,
-        units: Units | None,
-    ) -> LowRank:
-        """ΔW of one layer: in the columns of the units as far as there are any, and in all
-        columns for the rows that have none."""
-        if units is None:
-            return self.layer_solution(plan, layer, keys, residual, rows.weights)
-        own = units.solution(keys, residual, rows.weights)
-        left = (rows.moved & ~units.rows).to(residual.device)
-        if not bool(left.any()):
-            return own
-        rest = (residual - keys @ own.a.T @ own.b.T) * left[:, None]
-        low = self.layer_solution(plan, layer, keys, rest, rows.weights)
-        return LowRank(torch.cat([own.b, low.b], 1), torch.cat([own.a, low.a]))
 
     def units(self, layer: int, x: Tensor, rows: EditRows) -> Units | None:
         """Hidden units of a layer that each see one fact's rows, of what its MLP reads there."""
