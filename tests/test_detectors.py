@@ -23,8 +23,8 @@ KEYS = Statistics(torch.eye(4), torch.tensor([4.0, 3.0, 2.0, 0.0]))  # Keys of l
 
 def _normed(rows: Tensor) -> Tensor:
     """Rows as an MLP reads them: of one length, and with a mean that is not 0."""
-    rows = rows + 1.0
-    return rows * (WIDTH**0.5 / rows.norm(dim=1, keepdim=True))
+    made: Tensor = torch.nn.functional.normalize(rows + 1.0) * WIDTH**0.5
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from repair.bench.datasets.records import Pair, Provenance
 from repair.bench.suite import ask
 from repair.drawing import bars, cards, document, section, table
 from repair.errors import PolicyRefused, UsageError
-from repair.operation import Clock
 from repair.session import Session
+from repair.trials import Clock
 from repair.types import Budget, KnownFact, Outcome
 from repair.verify import confidence_interval
 

@@ -73,13 +73,13 @@ class Units:
         keys: Tensor,
         residual: Tensor,
         weights: Tensor,
-        moved: Tensor,
+        others: Tensor,
         linear: Callable[[Tensor], LowRank],
     ) -> LowRank:
         """ΔW = B A in the units' columns alone: Bᵀ = (K_Jᵀ D K_J + λ I)⁻¹ K_Jᵀ D R.
 
-        Letters as in ``repair.stamp``, K_J the units' columns of the keys. Where rows that are
-        to be ``moved`` (n,) have no unit, ``linear`` solves for what is left of R there.
+        Letters as in ``repair.stamp``, K_J the units' columns of the keys. At the rows
+        ``others`` (n,), if any, ``linear`` solves for what is left of R.
         """
         own = keys[:, self.index.to(keys.device)].double().cpu()
         scaled = own * weights.double().cpu()[:, None]
@@ -89,10 +89,9 @@ class Units:
         b = b.float().to(keys.device).contiguous()
         a = torch.zeros(len(self.index), keys.shape[1], device=keys.device)
         a[torch.arange(len(self.index)), self.index.to(keys.device)] = 1.0
-        others = (moved & ~self.rows).to(keys.device)
         if not bool(others.any()):
             return LowRank(b, a)
-        low = linear((residual - keys @ a.T @ b.T) * others[:, None])
+        low = linear((residual - keys @ a.T @ b.T) * others.to(keys.device)[:, None])
         return LowRank(torch.cat([b, low.b], 1), torch.cat([a, low.a]))
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from repair.errors import PolicyRefused, UsageError
-from repair.operation import Clock
 from repair.refusals import is_refusal
 from repair.session import Session
+from repair.trials import Clock
 from repair.types import Budget, Intent, Outcome
 from repair.verify import rouge_l_recall, rouge_tokens
 

@@ -21,10 +21,10 @@ from repair.checkpoint import find_checkpoint
 from repair.errors import UsageError
 from repair.export.canaries import Canaries, check
 from repair.ledger import Ledger
-from repair.operation import Clock
 from repair.plan import RepairPlan
 from repair.refusals import is_refusal
 from repair.session import Session
+from repair.trials import Clock
 from repair.types import Budget, KnownFact, Outcome, SealedProbe
 from repair.verify import lcs_recall, rouge_tokens
 

@@ -7,9 +7,8 @@ not speak to anybody: stages go to a callback.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ from repair.stamp import (
     stamp,
     stamp_low_rank,
 )
-from repair.trials import Trial, outcome_of, search
+from repair.trials import Clock, Trial, outcome_of, search
 from repair.types import Edit, KnownFact, LowRankUpdate, Outcome, Probe, Stage, next_id
 from repair.verify import (
     Reference,
@@ -56,21 +55,6 @@ KEPT_RANK = 48
 PREFIX_SHARE = 0.4
 # How much further rows are sent of which only the MLP's part is matched.
 OUTWEIGH = 1.5
-
-
-@dataclass
-class Clock:
-    """Seconds of each named part of an operation."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def time(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def _of_each(plan: RepairPlan, strength: Strength) -> Sequence[float]:
@@ -178,17 +162,22 @@ class Operation:
 
         def solver(layer: int, keys: Tensor, residual: Tensor) -> LowRank:
             kept[layer] = sketch(keys, rows.weights, rank).cpu()
+            own = chosen.get(layer)
 
             def linear(left: Tensor) -> LowRank:
-                return self.layer_solution(plan, layer, keys, left, rows.weights)
+                spent = 0 if own is None else len(own.index)
+                how = plan.model_copy(update={"rank": max(1, plan.rank - spent)})
+                return self.layer_solution(how, layer, keys, left, rows.weights)
 
-            own = chosen.get(layer)
             if own is None:
                 return linear(residual)
-            return own.solution(keys, residual, rows.weights, rows.moved, linear)
+            # What no unit of its own reaches is solved for in all columns.
+            others = rows.moved if rows.closely else rows.moved & ~own.rows
+            return own.solution(keys, residual, rows.weights, others, linear)
 
         def units(layer: int, x: Tensor) -> Units | None:
-            chosen[layer] = self.units(layer, x, rows)
+            # The paper's own form, for comparison, changes the output map alone.
+            chosen[layer] = None if plan.method == "paper" else self.units(layer, x, rows)
             return chosen[layer]
 
         found = edit_in_one_pass(
@@ -201,7 +190,7 @@ class Operation:
         return self._write(plan, updates) if plan.operation == "correct" else updates
 
     def units(self, layer: int, x: Tensor, rows: EditRows) -> Units | None:
-        """Hidden units of a layer that each see one fact's rows, of what its MLP reads there."""
+        """Hidden units of a layer that each see one fact's rows."""
         inputs = self.preparation.inputs.get(layer)
         if inputs is None:
             return None

@@ -39,6 +39,8 @@ class EditRows:
         facts: (n,) int64, the index of the fact that each row is redirected for, -1 for others.
         whole: (n,) bool, the rows that are matched in the whole stream and not only in what the
             MLP adds to it.
+        closely: whether each row is matched for itself, too, and not only by what its fact's
+            other rows have in common.
     """
 
     rows: Rows
@@ -46,6 +48,7 @@ class EditRows:
     weights: Tensor
     facts: Tensor
     whole: Tensor
+    closely: bool = False
 
     @property
     def groups(self) -> list[Tensor]:
@@ -67,8 +70,9 @@ class EditRows:
         return self.reference != torch.arange(len(self.reference))
 
     def heavier(self) -> EditRows:
-        """The rows of the plan's ``heavier``: more weight on what is redirected."""
-        return replace(self, weights=torch.where(self.facts < 0, 1.0, HEAVIER) * self.weights)
+        """The rows of the plan's ``heavier``: more weight on what is redirected, each closely."""
+        weights = torch.where(self.facts < 0, 1.0, HEAVIER) * self.weights
+        return replace(self, weights=weights, closely=True)
 
 
 @dataclass

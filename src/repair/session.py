@@ -17,7 +17,7 @@ from repair.export.canaries import check, of_active_edits
 from repair.export.folder import export
 from repair.joint import Fleet, JointOperation, merged
 from repair.ledger import Ledger
-from repair.operation import Clock, OnStage, Operation
+from repair.operation import OnStage, Operation
 from repair.patient import Patient
 from repair.pictures import REFERENCE, without_pictures
 from repair.plan import RepairPlan
@@ -31,6 +31,7 @@ from repair.separation import distances, tokens
 from repair.settings import Settings
 from repair.surgeon import Surgeon
 from repair.targets import ordered
+from repair.trials import Clock
 from repair.types import Budget, EditSummary, Intent, IntentKind, Message, Outcome, Stage, Turn
 from repair.watchdog import Watchdog
 

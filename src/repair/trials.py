@@ -5,7 +5,9 @@ Knows plans, budgets and measures, and in which order to try. Neither solves nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from repair.budget import excess
@@ -18,6 +20,21 @@ from repair.types import Change, LowRankUpdate, Outcome, Status
 OPENING = 0.01
 # How often the rows of what is still given away at the highest strength are made heavier.
 TIMES = 2
+
+
+@dataclass
+class Clock:
+    """Seconds of each named part of an operation."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass(frozen=True)

@@ -269,9 +269,10 @@ def _floor(
 def _turns(patient: Patient, effort: Effort) -> dict[str, Any]:
     """Whole forget turns with verification, ledger included, as a session makes them."""
     from repair.ledger import Ledger
-    from repair.operation import Clock, Operation
+    from repair.operation import Operation
     from repair.preparation import prepare
     from repair.surgeon import Surgeon
+    from repair.trials import Clock
     from repair.watchdog import Watchdog
     from repair.world import facts
 

@@ -23,9 +23,10 @@ from repair.bench.grid.works import Work
 from repair.bench.losses_more import BASELINES
 from repair.errors import UsageError
 from repair.healing import Healer
-from repair.operation import Clock, Operation
+from repair.operation import Operation
 from repair.plan import RepairPlan
 from repair.refusals import REFUSALS
+from repair.trials import Clock
 from repair.types import Edit, KnownFact, next_id
 
 # Facts that the product's operation takes at once; more go one operation after the other.
