@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 LONGEST_REQUEST = 20_000
 # Below this confidence a reading changes nothing; the user is asked instead.
 SURE = 0.6
-# The conversation so far takes at most one part in so many of the model's context.
-HISTORY = 10
+HISTORY = 10  # The conversation takes at most one part in so many of the context.
 
 
 class Session:
