@@ -2,7 +2,7 @@
 
 A layer's MLP is the module inside the block that maps d to m (one map, a gated pair, or
 both fused into one of width 2m), owns an activation, and ends in a linear map m to d.
-That last map is what an edit changes.
+That last map is what an edit changes; a gated pair before it (``gates``) may take part.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def _front(format: str, source: str) -> str:
 
 
 def _changed(format: str, rank: int, exact_rank: int, error: float) -> str:
-    where = "the last linear map of each edited layer's MLP; nothing else was changed"
+    where = "the linear maps of each edited layer's MLP; nothing else was changed"
     if format == "merged":
         return f"Changed: {where}. The weights are W₀ + Σ B A, summed in fp32 and cast once."
     if rank == exact_rank:
