@@ -247,7 +247,12 @@ def test_a_full_disk_is_exit_code_3() -> None:
 def test_an_interrupt_leaves_quietly(tiny_folder: Path) -> None:
     command = [sys.executable, "-m", "repair", "chat", "--model", str(tiny_folder)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell lets what runs in its background ignore interrupts, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -253,10 +253,11 @@ class _Told(Operation):
 
 def test_each_fact_is_redirected_no_further_than_it_needs(tiny_patient: Patient) -> None:
     plan = make_plan(facts=(FACT, NEIGHBOUR), neighbours=(), strengths=(0.5, 1.0, 2.0))
-    operation = _Told(tiny_patient, [(0.0, 0.9), (0.0, 0.4), (0.5, 0.3), (0.0, 0.3)])
+    operation = _Told(tiny_patient, [(0.0, 0.9), (0.0, 0.4), (0.5, 0.3), (0.0, 0.3), (0.0, 0.0)])
     assert operation.run(plan).status == "healed"
-    # The second is at its end after three tries; then the first came back a little.
-    assert operation.tried == [(0.5, 0.5), (0.5, 1.0), (0.5, 2.0), (1.0, 2.0)]
+    # The second is at its end after three tries; then the first came back a little; then the
+    # second alone gets heavier rows.
+    assert operation.tried == [(0.5, 0.5), (0.5, 1.0), (0.5, 2.0), (1.0, 2.0), (1.0, 2.0)]
 
 
 def test_what_the_highest_strength_leaves_is_tried_with_heavier_rows(

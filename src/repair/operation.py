@@ -172,7 +172,7 @@ class Operation:
             if own is None:
                 return linear(residual)
             # What no unit of its own reaches is solved for in all columns.
-            others = rows.moved if rows.closely else rows.moved & ~own.rows
+            others = rows.moved & (rows.closely | ~own.rows)
             return own.solution(keys, residual, rows.weights, others, linear)
 
         def units(layer: int, x: Tensor) -> Units | None:

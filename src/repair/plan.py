@@ -80,10 +80,6 @@ class RepairPlan(BaseModel):
         """The same plan with another budget; None leaves it as it is."""
         return self if budget is None else self.model_copy(update={"budget": budget})
 
-    def heavier(self) -> RepairPlan:
-        """The same plan with more weight on what is redirected."""
-        return self.model_copy(update={"forget_weight": HEAVIER * self.forget_weight})
-
     def to_json(self) -> dict[str, Any]:
         """The plan in plain words and numbers; it quotes what would be forgotten."""
         return self.model_dump(mode="json")

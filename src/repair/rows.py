@@ -39,8 +39,8 @@ class EditRows:
         facts: (n,) int64, the index of the fact that each row is redirected for, -1 for others.
         whole: (n,) bool, the rows that are matched in the whole stream and not only in what the
             MLP adds to it.
-        closely: whether each row is matched for itself, too, and not only by what its fact's
-            other rows have in common.
+        closely: (n,) bool, the rows that are matched each for itself, too, and not only by what
+            their fact's rows have in common.
     """
 
     rows: Rows
@@ -48,7 +48,7 @@ class EditRows:
     weights: Tensor
     facts: Tensor
     whole: Tensor
-    closely: bool = False
+    closely: Tensor
 
     @property
     def groups(self) -> list[Tensor]:
@@ -69,10 +69,11 @@ class EditRows:
         """(n,) bool: the rows that are redirected."""
         return self.reference != torch.arange(len(self.reference))
 
-    def heavier(self) -> EditRows:
-        """The rows of the plan's ``heavier``: more weight on what is redirected, each closely."""
-        weights = torch.where(self.facts < 0, 1.0, HEAVIER) * self.weights
-        return replace(self, weights=weights, closely=True)
+    def heavier(self, facts: Sequence[bool]) -> EditRows:
+        """The same with more weight on what is redirected of these facts, each row closely."""
+        chosen = torch.tensor([*facts, False])[self.facts]
+        weights = torch.where(chosen, HEAVIER, 1.0) * self.weights
+        return replace(self, weights=weights, closely=self.closely | chosen)
 
 
 @dataclass
@@ -119,6 +120,7 @@ class _Builder:
             torch.tensor(self.weights, dtype=torch.float32),
             torch.tensor(self.facts),
             torch.tensor(self.whole),
+            torch.zeros(len(self.places), dtype=torch.bool),
         )
 
 

@@ -74,9 +74,10 @@ def search(
 ) -> Trial:
     """The smallest strengths that forget within the budget, or else the best of all.
 
-    Each fact has its own: the next one, while its answer is still likely to begin. Until then
-    not everything is asked, which takes longest. What the highest leaves, heavier rows may take;
-    only where no later trial keeps the budget is an earlier one gone back to.
+    Each fact has its own: the next one, and after the highest heavier rows, while its answer is
+    still likely to begin. Until then not everything is asked, which takes longest. What is still
+    left then, heavier rows may take once more; only where no later trial keeps the budget is an
+    earlier one gone back to.
 
     Args:
         attempt: solves with one strength for each fact, and says how likely each is to begin.
@@ -89,7 +90,7 @@ def search(
         trial = attempt(plan, tuple(steps[i] for i in level), rows)
         more = [value > OPENING for value in trial.opening]
         last = all(i == len(steps) - 1 for i, up in zip(level, more, strict=True) if up)
-        if any(more) and not last:
+        if any(more) and not (last and heavier):
             likely.append(trial)
         else:
             checked.append(check(trial))
@@ -99,9 +100,9 @@ def search(
             more = [bool(checked[-1].left)] * len(level)
         higher = [min(i + up, len(steps) - 1) for i, up in zip(level, more, strict=True)]
         if higher == level:
-            if not more[0] or heavier == TIMES:
+            if not any(more) or heavier == TIMES:
                 break
-            heavier, rows, plan = heavier + 1, rows.heavier(), plan.heavier()
+            heavier, rows = heavier + 1, rows.heavier(more)
         level = higher
     for trial in reversed(likely):
         checked.append(check(trial))
