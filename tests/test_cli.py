@@ -245,14 +245,16 @@ def test_a_full_disk_is_exit_code_3() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for a child")
 def test_an_interrupt_leaves_quietly(tiny_folder: Path) -> None:
-    command = [sys.executable, "-m", "repair", "chat", "--model", str(tiny_folder)]
+    # A shell lets what runs in its background ignore interrupts, and children inherit that.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from repair.cli import main; sys.exit(main())"
+    )
     with subprocess.Popen(
-        command,
+        [sys.executable, "-c", code, "chat", "--model", str(tiny_folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A shell lets what runs in its background ignore interrupts, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -13,7 +13,8 @@ def explained(receipt: Mapping[str, Any]) -> list[str]:
     told = [
         "I asked the model the same thing in several wordings, and noted what it said.",
         f"In {len(layers)} of its layers the MLP was changed by matrices of rank "
-        f"{receipt['rank']} at most, so that where the answer would begin, and at each of its words, the "
+        f"{receipt['rank']} at most, so that where the answer would begin, and at each of its "
+        "words, the "
         "layer computes what it computes for somebody it knows nothing about.",
     ]
     if not forget:
