@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from repair.detectors import used
 from repair.errors import NotFinite
 from repair.ledger import Ledger
 from repair.operation import Operation, Strength, probes_of
@@ -358,3 +359,15 @@ def test_everything_that_is_promised_is_asked() -> None:
     assert "prefix" not in [probe.kind for probe in short]
     unseen = probes_of(make_plan(facts=(replace(FACT, probes=()),)))
     assert [p.question for p in unseen if p.kind == "paraphrase"] == list(FACT.rewordings)
+
+
+def test_an_undone_edit_keeps_its_units(tiny_patient: Patient, ledger: Ledger) -> None:
+    assert run(tiny_patient, make_plan(), ledger)[0].edit == 1
+    assert ledger.undo([1]) == (1,)
+    tiny_patient.apply(ledger.active())
+    assert run(tiny_patient, make_plan(), ledger)[0].edit == 2
+    ledger.redo([1])
+    one, two = (used([edit]) for edit in ledger.active())
+    assert one
+    assert two
+    assert not one & two

@@ -19,7 +19,7 @@ et al. 2023), which adds units and trains them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from repair.patient import Patient
 from repair.stamp import LowRank, Statistics
+from repair.types import Edit
 
 # τ: what a·x has to reach. A fact's own rows reach 0.9 and more, unseen wordings too; of a
 # thousand rows of other facts less than one in twenty thousand does.
@@ -153,20 +154,28 @@ def _direction(own: Tensor, factor: Tensor) -> Tensor | None:
     return a if float((own @ a).min()) > THRESHOLD else None
 
 
-def unused(patient: Patient, layer: int, statistics: Statistics) -> list[int]:
-    """Units of a layer that no active edit uses, the least used by the model first; at most
-    ``MOST`` of all, less those in use.
+def used(edits: Iterable[Edit]) -> set[tuple[int, int]]:
+    """The units, by layer and number, that these edits give new inputs."""
+    return {
+        (update.layer, int(j))
+        for edit in edits
+        for update in edit.updates
+        if update.part == "gate"
+        for j in update.b.any(dim=1).nonzero()
+    }
+
+
+def unused(
+    patient: Patient, layer: int, statistics: Statistics, taken: Container[tuple[int, int]] = ()
+) -> list[int]:
+    """Units of a layer that may be used, the least used by the model first; at most ``MOST`` of
+    all, less those that active edits and others (``taken``) use.
 
     How much a unit adds is C_jj ‖W e_j‖² on average over the keys that C stands for.
     """
-    taken = {
-        int(j)
-        for edit in patient.active
-        for update in edit.updates
-        if update.place == (layer, "gate")
-        for j in update.b.any(dim=1).nonzero()
-    }
+    active = used(patient.active)
     weight = patient.original(layer).float()
     energy = (statistics.u.square() @ (statistics.s - statistics.rest) + statistics.rest).cpu()
     order = (energy * weight.square().sum(0).cpu()).argsort().tolist()
-    return [j for j in order[: int(MOST * len(order))] if j not in taken]
+    free = order[: int(MOST * len(order))]
+    return [j for j in free if (layer, j) not in active and (layer, j) not in taken]

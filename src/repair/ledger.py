@@ -192,9 +192,12 @@ class Ledger(AbstractContextManager["Ledger"]):
         where = self._seen() & schema.edits.c.active
         if own:
             where &= schema.edits.c.owner == self.owner
-        with self.transaction() as connection:
-            rows = connection.execute(schema.with_factors().where(where)).all()
-        return tuple(self._edit(row) for row in rows)
+        return self._edits(where)
+
+    def later(self, identity: int) -> tuple[Edit, ...]:
+        """Every edit of this model with a higher id: undone ones and other people's, too."""
+        table = schema.edits.c
+        return self._edits((table.model == self.model) & (table.id > identity))
 
     def publish(self, identity: int) -> None:
         """Make a person's edit everyone's; it stays active or undone as it was.
@@ -381,6 +384,11 @@ class Ledger(AbstractContextManager["Ledger"]):
             if row is not None:
                 return row
         raise _unknown(identity)
+
+    def _edits(self, where: ColumnElement[bool]) -> tuple[Edit, ...]:
+        with self.transaction() as connection:
+            rows = connection.execute(schema.with_factors().where(where)).all()
+        return tuple(self._edit(row) for row in rows)
 
     def _edit(self, row: Row[Any]) -> Edit:
         if hashlib.sha256(row.data).hexdigest() != row.sha256:

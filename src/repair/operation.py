@@ -15,7 +15,7 @@ from torch import Tensor
 
 from repair.activations import Target, edit_in_one_pass
 from repair.budget import by_kind, changes, costs, forgotten
-from repair.detectors import Units, detect, unused
+from repair.detectors import Units, detect, unused, used
 from repair.earlier import Kept, Protection
 from repair.errors import NotFinite
 from repair.ledger import Ledger
@@ -101,6 +101,8 @@ class Operation:
         self.ledger = ledger
         self.on_stage = on_stage or (lambda _: None)
         self._protections: dict[float, Protection] = {}
+        # Units of the ledger's edits, as far as it was read.
+        self._units, self._read = set[tuple[int, int]](), 0
         # Seconds that a plain forward pass takes a token, padding included.
         self._pace: float | None = None
 
@@ -195,8 +197,16 @@ class Operation:
         if inputs is None:
             return None
         statistics = self.preparation.statistics[layer]
-        free = unused(self.patient, layer, statistics)
+        free = unused(self.patient, layer, statistics, self._reserved())
         return detect(x, rows.groups, rows.kept, inputs, free, statistics)
+
+    def _reserved(self) -> set[tuple[int, int]]:
+        """Units of every edit that is kept, for an undone one may come back, and other people's
+        act beside everyone's."""
+        for edit in self.ledger.later(self._read) if self.ledger is not None else ():
+            self._read = max(self._read, edit.id)
+            self._units |= used([edit])
+        return self._units
 
     def target(self, rows: EditRows, strengths: Tensor) -> Target:
         """Where the rows are sent: towards their references, each fact's as far as it says.
