@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from repair import operation as operations
 from repair.activations import capture
 from repair.detectors import LOUDNESS, MOST, Inputs, Units, detect, unused
 from repair.operation import Operation
@@ -16,6 +17,8 @@ from repair.stamp import Statistics, low_rank_statistics
 from repair.surgeon import Surgeon
 from repair.types import Edit
 from tests.conftest import build_tiny
+from tests.prepared import preparation, tiny
+from tests.test_operation import make_plan
 
 WIDTH, OTHERS = 24, 2000
 KEYS = Statistics(torch.eye(4), torch.tensor([4.0, 3.0, 2.0, 0.0]))  # Keys of length 3.
@@ -102,7 +105,17 @@ def test_gated_pairs_are_found_by_what_they_do(architecture: str, gate: str) -> 
     assert len(patient.maps) == len(patient.layers) * (3 if gate else 1)
 
 
-def test_on_the_shipped_patient_the_units_see_the_fact_alone_and_undo_is_exact() -> None:
+def test_few_edits_take_no_units() -> None:
+    patient = tiny()
+    plan = make_plan(layers=(1,))
+    updates = Operation(patient, preparation()).solve(plan, 1.0, build_rows(patient, plan))
+    assert [update.place for update in updates] == [(1, "output")]
+
+
+def test_on_the_shipped_patient_the_units_see_the_fact_alone_and_undo_is_exact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operations, "MANY", 1)
     patient = Patient.load()
     surgeon = Surgeon(patient)
     operation = Operation(patient, prepare(patient, None))

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,10 @@ def link(tmp_path: Path) -> Iterator[Direct]:
 def alone(names: Sequence[str]) -> dict[int, torch.Tensor]:
     """ΔW by layer of one party that holds all of these nodes' requests."""
     patient, whole = tiny(), merged([plan_of(name) for name in names])
-    updates = Operation(patient, preparation()).solve(whole, 1.0, build_rows(patient, whole))
+    # Nodes share no hidden units, so the one party has none either.
+    updates = Operation(patient, replace(preparation(), inputs={})).solve(
+        whole, 1.0, build_rows(patient, whole)
+    )
     return {update.layer: update.b @ update.a for update in updates}
 
 

@@ -53,6 +53,9 @@ KL_ANSWERS = 16
 # How many rows of keys an edit leaves behind for later ones to spare, for each of its facts.
 KEPT_RANK = 48
 PREFIX_SHARE = 0.4
+# From so many edits in force on, or facts in one operation, facts get hidden units of their own:
+# their cost does not add up. Fewer are changed in the output maps alone, which reaches more wordings.
+MANY = 10
 # How much further rows are sent of which only the MLP's part is matched.
 OUTWEIGH = 1.5
 
@@ -192,9 +195,10 @@ class Operation:
         return self._write(plan, updates) if plan.operation == "correct" else updates
 
     def units(self, layer: int, x: Tensor, rows: EditRows) -> Units | None:
-        """Hidden units of a layer that each see one fact's rows."""
+        """Hidden units of a layer that each see one fact's rows, once there are ``MANY``."""
         inputs = self.preparation.inputs.get(layer)
-        if inputs is None:
+        facts = int(rows.facts.max()) + 1
+        if inputs is None or len(self.patient.active) + facts < MANY:
             return None
         statistics = self.preparation.statistics[layer]
         free = unused(self.patient, layer, statistics, self._reserved())
