@@ -55,7 +55,7 @@ KEPT_RANK = 48
 PREFIX_SHARE = 0.4
 # From so many edits in force on, or facts in one operation, facts get hidden units of their own:
 # their cost does not add up. Before that a change of the output maps reaches more wordings.
-MANY = 10
+MANY = 4
 # How much further rows are sent of which only the MLP's part is matched.
 OUTWEIGH = 1.5
 
