@@ -221,13 +221,9 @@ def save(made: Preparation, path: Path, content_hash: str) -> None:
     """Write a preparation whole or not at all; U in fp16, which costs 1e-3 of C."""
     tensors = {f"refusal.{layer}": t.cpu() for layer, t in made.refusal.items()}
     for layer, statistics in made.statistics.items():
-        tensors[f"u.{layer}"] = statistics.u.half().cpu().contiguous()
-        tensors[f"s.{layer}"] = statistics.s.cpu()
-        tensors[f"rest.{layer}"] = torch.tensor(statistics.rest)
+        tensors |= _tensors(statistics, "", layer)
     for layer, inputs in made.inputs.items():
-        tensors[f"inputs.u.{layer}"] = inputs.moment.u.half().cpu().contiguous()
-        tensors[f"inputs.s.{layer}"] = inputs.moment.s.cpu()
-        tensors[f"inputs.rest.{layer}"] = torch.tensor(inputs.moment.rest)
+        tensors |= _tensors(inputs.moment, "inputs.", layer)
         tensors[f"inputs.mean.{layer}"] = inputs.mean.cpu()
     temporary = path.with_suffix(".new")
     save_file(tensors, temporary, metadata={"content_hash": content_hash})
@@ -254,6 +250,14 @@ def load(path: Path, content_hash: str) -> Preparation | None:
         {n: tensors[f"refusal.{n}"] for n in layers},
         {n: Inputs(_statistics(tensors, "inputs.", n), tensors[f"inputs.mean.{n}"]) for n in gated},
     )
+
+
+def _tensors(statistics: Statistics, kind: str, layer: int) -> dict[str, Tensor]:
+    return {
+        f"{kind}u.{layer}": statistics.u.half().cpu().contiguous(),
+        f"{kind}s.{layer}": statistics.s.cpu(),
+        f"{kind}rest.{layer}": torch.tensor(statistics.rest),
+    }
 
 
 def _statistics(tensors: Mapping[str, Tensor], kind: str, layer: int) -> Statistics:
