@@ -6,19 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from repair import operation as operations
 from repair.activations import capture
-from repair.detectors import LOUDNESS, MOST, Inputs, Units, detect, unused
+from repair.detectors import LOUDNESS, MOST, Inputs, Units, detect, least_used
 from repair.operation import Operation
 from repair.patient import Patient
 from repair.preparation import prepare
-from repair.rows import build_rows
 from repair.stamp import Statistics, low_rank_statistics
 from repair.surgeon import Surgeon
 from repair.types import Edit
 from tests.conftest import build_tiny
-from tests.prepared import preparation, tiny
-from tests.test_operation import make_plan
 
 WIDTH, OTHERS = 24, 2000
 KEYS = Statistics(torch.eye(4), torch.tensor([4.0, 3.0, 2.0, 0.0]))  # Keys of length 3.
@@ -105,17 +101,7 @@ def test_gated_pairs_are_found_by_what_they_do(architecture: str, gate: str) -> 
     assert len(patient.maps) == len(patient.layers) * (3 if gate else 1)
 
 
-def test_few_edits_take_no_units() -> None:
-    patient = tiny()
-    plan = make_plan(layers=(1,))
-    updates = Operation(patient, preparation()).solve(plan, 1.0, build_rows(patient, plan))
-    assert [update.place for update in updates] == [(1, "output")]
-
-
-def test_on_the_shipped_patient_the_units_see_the_fact_alone_and_undo_is_exact(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(operations, "MANY", 1)
+def test_on_the_shipped_patient_the_units_see_the_fact_alone_and_undo_is_exact() -> None:
     patient = Patient.load()
     surgeon = Surgeon(patient)
     operation = Operation(patient, prepare(patient, None))
@@ -123,22 +109,21 @@ def test_on_the_shipped_patient_the_units_see_the_fact_alone_and_undo_is_exact(
     plan = surgeon.plan_facts([question], surgeon.known(question)[:1])
     assert plan is not None
     before = {name: t.clone() for name, t in patient.model.state_dict().items()}
-    rows = build_rows(patient, plan)
+    rows = operation.rows(plan)
     updates = operation.solve(plan, 1.0, rows)
     gates = {u.layer: u for u in updates if u.part == "gate"}
     assert set(gates) == set(plan.layers)
     for layer, update in gates.items():
         own = update.b.any(dim=1).nonzero()[:, 0]
-        assert set(own.tolist()) <= set(
-            unused(patient, layer, operation.preparation.statistics[layer])
-        )
+        may = least_used(patient, layer, operation.preparation.statistics[layer])
+        assert set(own.tolist()) <= set(may)
         patient.apply([Edit(1, tuple(u for u in updates if u.layer <= layer))])
         keys = capture(patient, rows.rows, [layer])[0][layer]
         loud = keys[:, own].abs().amax(dim=1) / keys.norm(dim=1)
-        begins = (rows.facts == 0) & rows.whole
+        begins, _ = rows.groups[0]
         # Later layers see what the first has made of the fact already: a stand-in, almost.
         assert float(loud[begins].min() if layer == plan.layers[0] else loud[begins].median()) > 0.5
-        free = unused(patient, layer, operation.preparation.statistics[layer])
+        free = operation.allotment.deal([layer], rows)[layer].free
         assert not set(free) & set(own.tolist())
         assert len(free) == int(MOST * keys.shape[1]) - len(own)
     half = Edit(1, tuple(updates)).at(0.5)

@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "watchdog network requests utterance targets corrections phrases phrases_more readers",
             "surgeon phrasebook discover restore writer portrait",
             "separation",
-            "operation preparation rows writing earlier budget trials joint redaction",
+            "operation allotment preparation rows writing earlier budget trials joint redaction",
             "export",
         ),
         ("healing inventory",),

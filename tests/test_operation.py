@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from repair import operation as operation_module
 from repair.detectors import used
 from repair.errors import NotFinite
 from repair.ledger import Ledger
@@ -362,10 +361,7 @@ def test_everything_that_is_promised_is_asked() -> None:
     assert [p.question for p in unseen if p.kind == "paraphrase"] == list(FACT.rewordings)
 
 
-def test_an_undone_edit_keeps_its_units(
-    tiny_patient: Patient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(operation_module, "MANY", 1)
+def test_an_undone_edit_keeps_its_units(tiny_patient: Patient, ledger: Ledger) -> None:
     assert run(tiny_patient, make_plan(), ledger)[0].edit == 1
     assert ledger.undo([1]) == (1,)
     tiny_patient.apply(ledger.active())

@@ -206,7 +206,8 @@ def edit_in_one_pass(
             with patient.trial(updates):
                 keys, outputs = (found[layer] for found in capture(patient, rows, [layer], whole))
             change = solve(layer, keys, target(layer, outputs) - outputs)
-            updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
+            if change.rank:
+                updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
         return tuple(updates)
 
     with (
@@ -217,7 +218,8 @@ def edit_in_one_pass(
         def hook(layer: int, h: Tensor, o: Tensor) -> Tensor:
             outputs = rows.take(o) + before(layer)
             change = solve(layer, rows.take(h), target(layer, outputs) - outputs)
-            updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
+            if change.rank:
+                updates.append(LowRankUpdate(layer, change.b.cpu(), change.a.cpu()))
             if layer == max(layers):
                 raise _LastEditedLayer
             return o + (h.float() @ change.a.T @ change.b.T).to(o.dtype)

@@ -72,12 +72,12 @@ class Meeting:
 class _Share(Operation):
     """An operation that solves its rows together with those of the other workers."""
 
+    # Workers would choose the same hidden units for different facts.
+    detecting = False
+
     def __init__(self, patient: Patient, preparation: Preparation, gather: Gather) -> None:
         super().__init__(patient, preparation)
         self._gather = gather
-
-    def units(self, *_: object) -> None:
-        """None: workers would choose the same hidden units for different facts."""
 
     def layer_solution(
         self,
@@ -210,6 +210,8 @@ class Threads:
 
 class JointOperation(Operation):
     """An operation whose edit a fleet solves; it is checked and committed here, as any other."""
+
+    detecting = False
 
     def __init__(
         self,

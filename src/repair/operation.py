@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from repair.activations import Target, edit_in_one_pass
+from repair.allotment import Allotment
 from repair.budget import by_kind, changes, costs, forgotten
-from repair.detectors import Units, detect, unused, used
+from repair.detectors import Units
 from repair.earlier import Kept, Protection
 from repair.errors import NotFinite
 from repair.ledger import Ledger
@@ -53,9 +54,6 @@ KL_ANSWERS = 16
 # How many rows of keys an edit leaves behind for later ones to spare, for each of its facts.
 KEPT_RANK = 48
 PREFIX_SHARE = 0.4
-# From so many edits in force on, or facts in one operation, facts get hidden units of their own:
-# their cost does not add up. Before that a change of the output maps reaches more wordings.
-MANY = 4
 # How much further rows are sent of which only the MLP's part is matched.
 OUTWEIGH = 1.5
 
@@ -85,12 +83,16 @@ def probes_of(plan: RepairPlan) -> list[Probe]:
 class Operation:
     """Carries out plans on one patient.
 
+    ``detecting``: whether facts may get hidden units of their own.
+
     Args:
         patient: its weights change when an edit is committed, and only then.
         preparation: statistics of this very model.
         ledger: where a committed edit is kept; None keeps it in the patient alone.
         on_stage: is told what happens.
     """
+
+    detecting = True
 
     def __init__(
         self,
@@ -103,9 +105,8 @@ class Operation:
         self.preparation = preparation
         self.ledger = ledger
         self.on_stage = on_stage or (lambda _: None)
+        self.allotment = Allotment(patient, preparation, ledger)
         self._protections: dict[float, Protection] = {}
-        # Units of the ledger's edits, as far as it was read.
-        self._units, self._read = set[tuple[int, int]](), 0
         # Seconds that a plain forward pass takes a token, padding included.
         self._pace: float | None = None
 
@@ -134,7 +135,7 @@ class Operation:
             pairs = [(f.question, f.answer) for f in (plan.retain or plan.neighbours)]
             reference = reference_logits(self.patient, pairs[:KL_ANSWERS]) if pairs else None
         with clock.time("capture"):
-            rows = build_rows(self.patient, plan)
+            rows = self.rows(plan)
 
         def check(trial: Trial) -> Trial:
             return self._check(plan, trial, probes, before, reference, clock)
@@ -155,62 +156,61 @@ class Operation:
             return outcome
         return self._commit(plan, best, outcome) if good else self._refuse(outcome)
 
+    def rows(self, plan: RepairPlan) -> EditRows:
+        """The plan's rows: for hidden units of its facts where there is room for them."""
+        # The paper's own form, for comparison, changes the output map alone.
+        may = self.detecting and plan.method != "paper"
+        room = may and self.allotment.room(plan.layers, len(plan.facts))
+        return build_rows(self.patient, plan, throughout=room)
+
     def solve(
         self, plan: RepairPlan, strength: Strength, rows: EditRows
     ) -> tuple[LowRankUpdate, ...]:
         """ΔW of every layer of the plan, from one forward pass over the rows."""
         target = self.target(rows, torch.tensor(_of_each(plan, strength)))
-        kept: dict[int, Tensor] = {}
+        dealt = self.allotment.deal(plan.layers, rows) if rows.throughout else {}
         rank = KEPT_RANK * max(1, len(plan.facts))
-
-        chosen: dict[int, Units | None] = {}
+        kept: dict[int, Tensor] = {}
+        chosen: dict[int, Units] = {}
+        # What no unit sees, so far, and what is matched closely is solved for in all columns.
+        unseen = rows.moved.clone()
 
         def solver(layer: int, keys: Tensor, residual: Tensor) -> LowRank:
             kept[layer] = sketch(keys, rows.weights, rank).cpu()
-            own = chosen.get(layer)
-
-            def linear(left: Tensor) -> LowRank:
-                spent = 0 if own is None else len(own.index)
-                how = plan.model_copy(update={"rank": max(1, plan.rank - spent)})
-                return self.layer_solution(how, layer, keys, left, rows.weights)
-
-            if own is None:
-                return linear(residual)
-            # What no unit of its own reaches is solved for in all columns.
-            others = rows.moved & (rows.closely | ~own.rows)
-            return own.solution(keys, residual, rows.weights, others, linear)
+            if not rows.throughout:
+                return self.layer_solution(plan, layer, keys, residual, rows.weights)
+            found = LowRank(residual.T[:, :0], keys[:0])
+            if layer in chosen:
+                found = chosen[layer].solution(keys, residual, rows.weights)
+            others = (dealt[layer].rows & unseen | rows.closely & rows.moved).to(keys.device)
+            if bool(others.any()):
+                left = (residual - keys @ found.a.T @ found.b.T) * others[:, None]
+                how = plan.model_copy(update={"rank": max(1, plan.rank - found.rank)})
+                more = self.layer_solution(how, layer, keys, left, rows.weights)
+                found = LowRank(torch.cat([found.b, more.b], 1), torch.cat([found.a, more.a]))
+            return found
 
         def units(layer: int, x: Tensor) -> Units | None:
-            # The paper's own form, for comparison, changes the output map alone.
-            chosen[layer] = None if plan.method == "paper" else self.units(layer, x, rows)
-            return chosen[layer]
+            found = self.allotment.units(dealt, layer, x, rows.kept)
+            if found is not None:
+                chosen[layer] = found
+                unseen.logical_and_(~found.rows)
+            return found
 
         found = edit_in_one_pass(
-            self.patient, rows.rows, plan.layers, target, solver, rows.whole, units
+            self.patient,
+            rows.rows,
+            plan.layers,
+            target,
+            solver,
+            rows.whole,
+            units if rows.throughout else None,
         )
         updates = tuple(
             replace(update, keys=kept[update.layer]) if update.part == "output" else update
             for update in found
         )
         return self._write(plan, updates) if plan.operation == "correct" else updates
-
-    def units(self, layer: int, x: Tensor, rows: EditRows) -> Units | None:
-        """Hidden units of a layer that each see one fact's rows, once there are ``MANY``."""
-        inputs = self.preparation.inputs.get(layer)
-        facts = int(rows.facts.max()) + 1
-        if inputs is None or len(self.patient.active) + facts < MANY:
-            return None
-        statistics = self.preparation.statistics[layer]
-        free = unused(self.patient, layer, statistics, self._reserved())
-        return detect(x, rows.groups, rows.kept, inputs, free, statistics)
-
-    def _reserved(self) -> set[tuple[int, int]]:
-        """Units of every edit that is kept, for an undone one may come back, and other people's
-        act beside everyone's."""
-        for edit in self.ledger.later(self._read) if self.ledger is not None else ():
-            self._read = max(self._read, edit.id)
-            self._units |= used([edit])
-        return self._units
 
     def target(self, rows: EditRows, strengths: Tensor) -> Target:
         """Where the rows are sent: towards their references, each fact's as far as it says.
@@ -315,7 +315,7 @@ class Operation:
         with clock.time("solve"):
             updates = self.solve(plan, strengths, rows)
         seconds = time.perf_counter() - start
-        rank = max(update.a.shape[0] for update in updates)
+        rank = max((update.a.shape[0] for update in updates), default=0)
         text = f"{len(plan.layers)} layers, rank {rank}, strength {max(strengths):g}"
         self.on_stage(Stage("edited", text, {"seconds": seconds, "rows": len(rows.reference)}))
         with clock.time("verify"), self.patient.trial(updates):

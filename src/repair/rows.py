@@ -2,12 +2,13 @@
 
 Knows the patient's tokens and the plan. Computes no activations and solves nothing.
 
-A redirected row takes as its wanted output what the patient computes where it begins to answer
-the same question about a stand-in that it does not know: the natural "I don't know" of this very
-model for this very question. Where the answer begins, the whole residual stream is to become the
-stand-in's, so that nothing of the answer is left in it, neither for another layer nor for who reads
-the layers. The answer's own tokens take the MLP's output, so that a patient that is given the first
-words says that it does not know instead of the rest.
+A redirected row takes as its wanted output what the patient computes where it begins to answer the
+same question about a stand-in that it does not know: the natural "I don't know" of this very model
+for this very question. Where the answer begins, the whole residual stream is to become the
+stand-in's, so that nothing of the answer is left in it, neither for another layer nor for who
+reads the layers. The answer's own tokens take the MLP's output, so that a patient that is given
+the first words says that it does not know instead of the rest; where a fact has hidden units of
+its own, which nothing else opens, they take the whole stream, too.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ class EditRows:
         facts: (n,) int64, the index of the fact that each row is redirected for, -1 for others.
         whole: (n,) bool, the rows that are matched in the whole stream and not only in what the
             MLP adds to it.
+        first: (n,) bool, the rows at which the answer of what is redirected begins.
         closely: (n,) bool, the rows that are matched each for itself, too, and not only by what
             their fact's rows have in common.
+        throughout: whether the stream is matched within the answers, too: for hidden units.
     """
 
     rows: Rows
@@ -48,16 +51,15 @@ class EditRows:
     weights: Tensor
     facts: Tensor
     whole: Tensor
+    first: Tensor
     closely: Tensor
+    throughout: bool = False
 
     @property
-    def groups(self) -> list[Tensor]:
+    def groups(self) -> list[tuple[Tensor, Tensor]]:
         """(n,) bool each: of every fact the rows where its answer begins, and those within it."""
-        found = []
-        for fact in range(int(self.facts.max()) + 1):
-            own = self.facts == fact
-            found += [own & self.whole, own & ~self.whole]
-        return [rows for rows in found if bool(rows.any())]
+        every = [self.facts == fact for fact in range(int(self.facts.max()) + 1)]
+        return [(own & self.first, own & ~self.first) for own in every]
 
     @property
     def kept(self) -> Tensor:
@@ -86,6 +88,7 @@ class _Builder:
     weights: list[float] = field(default_factory=list)
     facts: list[int] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
+    first: list[bool] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], first: int, weight: float, *, end: bool = True) -> list[int]:
         """Rows from the token that predicts the answer's first to that which predicts its last.
@@ -102,6 +105,7 @@ class _Builder:
             self.weights.append(weight)
             self.facts.append(-1)
             self.whole.append(False)
+            self.first.append(False)
         return added
 
     def again(self, row: int) -> int:
@@ -111,6 +115,7 @@ class _Builder:
         self.weights.append(0.0)
         self.facts.append(-1)
         self.whole.append(True)
+        self.first.append(False)
         return len(self.reference) - 1
 
     def build(self) -> EditRows:
@@ -120,6 +125,7 @@ class _Builder:
             torch.tensor(self.weights, dtype=torch.float32),
             torch.tensor(self.facts),
             torch.tensor(self.whole),
+            torch.tensor(self.first),
             torch.zeros(len(self.places), dtype=torch.bool),
         )
 
@@ -170,7 +176,12 @@ def spoken_rows(patient: Patient, pairs: Sequence[tuple[str, str]], *, weight: f
 
 
 def build_rows(
-    patient: Patient, plan: RepairPlan, *, neighbour_wordings: int = 4, standin_weight: float = 0.3
+    patient: Patient,
+    plan: RepairPlan,
+    *,
+    throughout: bool = False,
+    neighbour_wordings: int = 4,
+    standin_weight: float = 0.3,
 ) -> EditRows:
     """All rows of a plan.
 
@@ -196,11 +207,13 @@ def build_rows(
                 (refused,) = builder.add(other[: begin + 1], begin, standin_weight)
             for row in moved:
                 builder.reference[row], builder.facts[row] = refused, number
+            builder.first[moved[0]] = True
             if fact.standins and streaming:
-                builder.reference[moved[0]] = builder.again(refused)
-                builder.whole[moved[0]] = True
+                again = builder.again(refused)
+                for row in moved if throughout else moved[:1]:
+                    builder.reference[row], builder.whole[row] = again, True
     for fact in plan.neighbours:
         for wording in _wordings(fact)[:neighbour_wordings]:
             ids, first = patient.encode(_user(wording), fact.answer)
             builder.add(ids, first, plan.neighbour_weight)
-    return builder.build()
+    return replace(builder.build(), throughout=throughout)

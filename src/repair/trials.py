@@ -140,7 +140,7 @@ def outcome_of(
         targets=plan.targets,
         method=plan.method,
         layers=plan.layers,
-        rank=max(update.a.shape[0] for update in trial.updates),
+        rank=max((update.a.shape[0] for update in trial.updates), default=0),
         seconds=dict(seconds),
         measures=trial.measures,
         kl=trial.kl,

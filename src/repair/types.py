@@ -179,11 +179,14 @@ class Edit:
     def at(self, strength: float) -> Edit:
         """The edit as it acts at a share of its strength: B times ``strength`` (0 to 1).
 
-        What feeds the neurons stays: half of it would be other neurons.
+        What feeds the neurons stays, but at 0: half of it would be other neurons.
         """
         if strength == 1.0:
             return self
-        shared = (replace(u, b=u.b * strength) if u.part == "output" else u for u in self.updates)
+        shared = (
+            replace(u, b=u.b * strength) if u.part == "output" or not strength else u
+            for u in self.updates
+        )
         return replace(self, updates=tuple(shared))
 
 

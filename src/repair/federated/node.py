@@ -41,13 +41,13 @@ class Replay(Operation):
     ``found`` are keys (n × m), residual (n × d) and weights (n,) at that next layer.
     """
 
+    # Hidden units that one node chose would mean something else to another.
+    detecting = False
+
     def __init__(self, patient: Patient, preparation: Preparation, known: Known) -> None:
         super().__init__(patient, preparation)
         self._known = known
         self.found: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def units(self, *_: object) -> None:
-        """None: hidden units that one node chose would mean something else to another."""
 
     def layer_solution(
         self,

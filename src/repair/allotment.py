@@ -1,0 +1,104 @@
+"""Which hidden units an edit may take, and which of its rows each of them is to see.
+
+Knows the active edits, the ledger's and how much the model uses a unit. How a unit is made to see
+rows is in ``detectors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from repair.detectors import Units, detect, least_used, used
+from repair.ledger import Ledger
+from repair.patient import Patient
+from repair.preparation import Preparation
+from repair.rows import EditRows
+
+# While more than this share of the units that edits may take would be left, an edit takes some in
+# all of its layers: what one of them misses another sees. After that each fact gets one unit where
+# its answer begins, in one of the layers, and one within the answer, in the last.
+PLENTY = 0.75
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one layer gives an edit: units, the least used first, and groups of rows ((n,) bool
+    each) that want one; ``rows`` are those of all groups."""
+
+    free: list[int]
+    groups: list[Tensor]
+    rows: Tensor
+
+
+class Allotment:
+    """Deals out the hidden units of one patient.
+
+    Args:
+        ledger: units of the edits in it stay theirs, for an undone one may come back, and other
+            people's act beside everyone's.
+    """
+
+    def __init__(
+        self, patient: Patient, preparation: Preparation, ledger: Ledger | None = None
+    ) -> None:
+        self.patient, self.preparation, self.ledger = patient, preparation, ledger
+        # Units of the ledger's edits, as far as it was read.
+        self._taken, self._read = set[tuple[int, int]](), 0
+        self._least_used: dict[int, list[int]] = {}
+
+    def room(self, layers: Sequence[int], facts: int) -> bool:
+        """Whether so many facts can have units of their own in these layers.
+
+        False, too, where the model's MLPs are no gated pairs or no statistics of their inputs
+        are known.
+        """
+        known = all(
+            (n, "gate") in self.patient.maps and n in self.preparation.inputs for n in layers
+        )
+        if not known:
+            return False
+        *others, last = (len(units) for units in self._free(layers).values())
+        return last >= 2 * facts or (last >= facts and sum(others) >= facts)
+
+    def deal(self, layers: Sequence[int], rows: EditRows) -> dict[int, Share]:
+        """The units that each layer gives an edit, and the groups of rows that want one each."""
+        free = self._free(layers)
+        most = min(len(self._least_used[n]) for n in layers)
+        least = min(map(len, free.values())) - 2 * len(rows.groups)
+        if len(layers) == 1 or least >= PLENTY * most:
+            wanted = {n: [group for pair in rows.groups for group in pair] for n in layers}
+        else:
+            wanted = {n: [] for n in layers}
+            for begins, within in rows.groups:
+                host = max(layers[:-1], key=lambda n: len(free[n]) - len(wanted[n]))
+                wanted[host].append(begins)
+                wanted[layers[-1]].append(within)
+        none = torch.zeros_like(rows.moved)
+        found = {}
+        for n, groups in wanted.items():
+            some = [group for group in groups if bool(group.any())]
+            found[n] = Share(free[n], some, torch.stack([none, *some]).any(0))
+        return found
+
+    def units(
+        self, dealt: Mapping[int, Share], layer: int, x: Tensor, kept: Tensor
+    ) -> Units | None:
+        """A layer's units for what its MLP reads at the rows, x (n × d); ``kept`` (n,) bool."""
+        inputs, statistics = self.preparation.inputs[layer], self.preparation.statistics[layer]
+        share = dealt[layer]
+        return detect(x, share.groups, kept, inputs, share.free, statistics)
+
+    def _free(self, layers: Sequence[int]) -> dict[int, list[int]]:
+        for edit in self.ledger.later(self._read) if self.ledger is not None else ():
+            self._read = max(self._read, edit.id)
+            self._taken |= used([edit])
+        taken = self._taken | used(self.patient.active)
+        for n in layers:
+            if n not in self._least_used:
+                statistics = self.preparation.statistics[n]
+                self._least_used[n] = least_used(self.patient, n, statistics)
+        return {n: [j for j in self._least_used[n] if (n, j) not in taken] for n in layers}
