@@ -172,17 +172,17 @@ class Operation:
         rank = KEPT_RANK * max(1, len(plan.facts))
         kept: dict[int, Tensor] = {}
         chosen: dict[int, Units] = {}
-        # What no unit sees, so far, and what is matched closely is solved for in all columns.
-        unseen = rows.moved.clone()
 
         def solver(layer: int, keys: Tensor, residual: Tensor) -> LowRank:
             kept[layer] = sketch(keys, rows.weights, rank).cpu()
             if not rows.throughout:
                 return self.layer_solution(plan, layer, keys, residual, rows.weights)
-            found = LowRank(residual.T[:, :0], keys[:0])
+            found, unseen = LowRank(residual.T[:, :0], keys[:0]), dealt[layer].rows
             if layer in chosen:
                 found = chosen[layer].solution(keys, residual, rows.weights)
-            others = (dealt[layer].rows & unseen | rows.closely & rows.moved).to(keys.device)
+                unseen = unseen & ~chosen[layer].rows
+            # What no unit sees is solved for in all columns.
+            others = (unseen | rows.closely).to(keys.device)
             if bool(others.any()):
                 left = (residual - keys @ found.a.T @ found.b.T) * others[:, None]
                 how = plan.model_copy(update={"rank": max(1, plan.rank - found.rank)})
@@ -194,7 +194,6 @@ class Operation:
             found = self.allotment.units(dealt, layer, x, rows.kept)
             if found is not None:
                 chosen[layer] = found
-                unseen.logical_and_(~found.rows)
             return found
 
         found = edit_in_one_pass(

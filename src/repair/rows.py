@@ -41,8 +41,8 @@ class EditRows:
         whole: (n,) bool, the rows that are matched in the whole stream and not only in what the
             MLP adds to it.
         first: (n,) bool, the rows at which the answer of what is redirected begins.
-        closely: (n,) bool, the rows that are matched each for itself, too, and not only by what
-            their fact's rows have in common.
+        closely: (n,) bool, those of them that are matched each for itself, too, and not only by
+            what their fact's rows have in common.
         throughout: whether the stream is matched within the answers, too: for hidden units.
     """
 
@@ -72,10 +72,10 @@ class EditRows:
         return self.reference != torch.arange(len(self.reference))
 
     def heavier(self, facts: Sequence[bool]) -> EditRows:
-        """The same with more weight on what is redirected of these facts, each row closely."""
+        """The same with more weight on what is redirected of these facts, closely at first."""
         chosen = torch.tensor([*facts, False])[self.facts]
         weights = torch.where(chosen, HEAVIER, 1.0) * self.weights
-        return replace(self, weights=weights, closely=self.closely | chosen)
+        return replace(self, weights=weights, closely=self.closely | chosen & self.first)
 
 
 @dataclass
