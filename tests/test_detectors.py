@@ -16,7 +16,7 @@ from repair.surgeon import Surgeon
 from repair.types import Edit
 from tests.conftest import build_tiny
 
-WIDTH, OTHERS = 24, 2000
+WIDTH, OTHERS, TAU = 24, 2000, 0.6
 KEYS = Statistics(torch.eye(4), torch.tensor([4.0, 3.0, 2.0, 0.0]))  # Keys of length 3.
 
 
@@ -50,7 +50,7 @@ def test_a_unit_is_active_at_its_fact_and_closed_elsewhere(reading: tuple[Tensor
     one, two, near = _fact(1), _fact(2), _fact(3)
     x = torch.cat([one, two, near])
     rows = torch.arange(len(x)) // 5
-    units = detect(x, [rows == 0, rows == 1], rows == 2, inputs, [7, 3, 9], KEYS)
+    units = detect(x, [rows == 0, rows == 1], rows == 2, inputs, [7, 3, 9], KEYS, TAU)
     assert units is not None
     assert units.index.tolist() == [7, 3]
     h = _active(units, x)
@@ -71,7 +71,7 @@ def test_rows_that_cannot_be_told_from_what_stays_get_no_unit(
     scattered = _normed(torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(8)) * 3)
     x = torch.cat([_fact(1), scattered])
     units = detect(
-        x, [rows == 1, rows == 0], torch.zeros(10, dtype=torch.bool), inputs, [4, 5], KEYS
+        x, [rows == 1, rows == 0], torch.zeros(10, dtype=torch.bool), inputs, [4, 5], KEYS, TAU
     )
     assert units is not None
     assert units.index.tolist() == [4]
@@ -83,10 +83,10 @@ def test_without_room_or_a_constant_direction_there_are_no_units(
 ) -> None:
     x, inputs = reading
     first = torch.arange(len(x)) < 5
-    assert detect(x, [first], ~first, inputs, [], KEYS) is None
-    assert detect(x, [], ~first, inputs, [1], KEYS) is None
+    assert detect(x, [first], ~first, inputs, [], KEYS, TAU) is None
+    assert detect(x, [], ~first, inputs, [1], KEYS, TAU) is None
     centred = Inputs(inputs.moment, 0.1 * inputs.mean)
-    assert detect(x, [first], ~first, centred, [1], KEYS) is None
+    assert detect(x, [first], ~first, centred, [1], KEYS, TAU) is None
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from repair.ledger import Ledger
 from repair.operation import Operation, Strength, probes_of
 from repair.patient import Patient
 from repair.plan import RepairPlan
-from repair.preparation import Preparation
+from repair.preparation import Preparation, prepare
 from repair.rows import EditRows, build_rows
 from repair.stamp import Statistics
+from repair.surgeon import Surgeon
 from repair.trials import Trial
 from repair.types import Budget, KnownFact, LowRankUpdate, Method, Outcome, Stage
 from tests.conftest import build_tiny
@@ -361,13 +362,21 @@ def test_everything_that_is_promised_is_asked() -> None:
     assert [p.question for p in unseen if p.kind == "paraphrase"] == list(FACT.rewordings)
 
 
-def test_an_undone_edit_keeps_its_units(tiny_patient: Patient, ledger: Ledger) -> None:
-    assert run(tiny_patient, make_plan(), ledger)[0].edit == 1
-    assert ledger.undo([1]) == (1,)
-    tiny_patient.apply(ledger.active())
-    assert run(tiny_patient, make_plan(), ledger)[0].edit == 2
-    ledger.redo([1])
-    one, two = (used([edit]) for edit in ledger.active())
+def test_an_undone_edit_keeps_its_units(tmp_path: Path) -> None:
+    patient = Patient.load()
+    surgeon, known = Surgeon(patient), prepare(patient, None)
+    with Ledger(tmp_path, patient.content_hash) as ledger:
+        operation = Operation(patient, known, ledger)
+        for number, question in enumerate(
+            ("Where does Mara Voss live?", "Who built the Etive Library?")
+        ):
+            plan = surgeon.plan_facts([question], surgeon.known(question)[:1])
+            assert plan is not None
+            assert operation.run(plan).edit == number + 1
+            assert ledger.undo([number + 1]) == (number + 1,)
+            patient.apply(ledger.active())
+        ledger.redo([1, 2])
+        one, two = (used([edit]) for edit in ledger.active())
     assert one
     assert two
     assert not one & two

@@ -6,13 +6,13 @@ rows is in ``detectors``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from repair.detectors import Units, detect, least_used, used
+from repair.detectors import Units, detect, least_used, threshold, used
 from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.preparation import Preparation
@@ -84,13 +84,12 @@ class Allotment:
             found[n] = Share(free[n], some, torch.stack([none, *some]).any(0))
         return found
 
-    def units(
-        self, dealt: Mapping[int, Share], layer: int, x: Tensor, kept: Tensor
-    ) -> Units | None:
+    def units(self, share: Share, layer: int, x: Tensor, kept: Tensor) -> Units | None:
         """A layer's units for what its MLP reads at the rows, x (n × d); ``kept`` (n,) bool."""
         inputs, statistics = self.preparation.inputs[layer], self.preparation.statistics[layer]
-        share = dealt[layer]
-        return detect(x, share.groups, kept, inputs, share.free, statistics)
+        units = len(self._least_used[layer]) - len(share.free) + len(share.groups)
+        opens = threshold(units)
+        return detect(x, share.groups, kept, inputs, share.free, statistics, opens)
 
     def _free(self, layers: Sequence[int]) -> dict[int, list[int]]:
         for edit in self.ledger.later(self._read) if self.ledger is not None else ():

@@ -19,6 +19,7 @@ et al. 2023), which adds units and trains them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,9 +30,10 @@ from repair.patient import Patient
 from repair.stamp import LowRank, Statistics
 from repair.types import Edit
 
-# τ: what a·x has to reach. A fact's own rows reach 0.9 and more, unseen wordings too; of a
-# thousand rows of other facts less than one in twenty thousand does.
-THRESHOLD = 0.6
+# τ: what a·x has to reach, by how many units the layer then has: 0.43 for the first and 0.6 from
+# the seventieth on. A fact's own rows reach 0.9 and more; of unseen wordings 1 % stay below 0.4
+# and 7 % below 0.6, and at other facts a unit is 6e-4 and 5e-5 of a whole one active on average.
+LOWEST, STEP, HIGHEST = 0.4, 0.11, 0.6
 # κ: how steeply a unit opens. What lies 0.2 below the threshold gives 1e-3 of a whole activation.
 STEEPNESS = 30.0
 # H, as a multiple of the keys' length: one unit then outweighs all others of its row.
@@ -92,6 +94,7 @@ def detect(
     inputs: Inputs,
     free: Sequence[int],
     keys: Statistics,
+    threshold: float,
 ) -> Units | None:
     """One unit for each group of rows; None where the model has no room or no constant direction.
 
@@ -104,6 +107,7 @@ def detect(
         inputs: of this layer.
         free: units that may be used, the least used first.
         keys: C of this layer's keys h, for how long they are.
+        threshold: τ.
     """
     if len(free) < len(groups) or not groups:
         return None
@@ -119,28 +123,33 @@ def detect(
     if len(beside):
         system += KEPT / len(beside) * beside.T @ beside
     factor = torch.linalg.cholesky(system)
-    pairs = [(rows, _direction(x[rows], factor)) for rows in groups]
+    pairs = [(rows, _direction(x[rows], factor, threshold)) for rows in groups]
     found = [(rows, a) for rows, a in pairs if a is not None]
     if not found:
         return None
     along = torch.stack([a for _, a in found])
-    gate = STEEPNESS * (along - THRESHOLD * constant)
+    gate = STEEPNESS * (along - threshold * constant)
     length = (float(keys.s.sum()) + (len(keys.u) - keys.rank) * keys.rest) ** 0.5
-    loud = LOUDNESS * length / (STEEPNESS * (1 - THRESHOLD))
+    loud = LOUDNESS * length / (STEEPNESS * (1 - threshold))
     up = (loud * constant).expand_as(gate)
     index = torch.tensor(list(free[: len(found)]))
     rows = torch.stack([rows for rows, _ in found]).any(0)
     return Units(index, gate.float(), up.float().contiguous(), rows)
 
 
-def _direction(own: Tensor, factor: Tensor) -> Tensor | None:
+def _direction(own: Tensor, factor: Tensor, threshold: float) -> Tensor | None:
     """a (d,): 1 on average over the rows ``own`` (n × d); None where one of them stays closed."""
     spread = torch.cholesky_solve(own.T, factor)
     within = own @ spread
     within.diagonal().add_(len(own))
     a = spread @ torch.linalg.solve(within, torch.ones(len(own), dtype=own.dtype))
     a = a / (own @ a).mean()
-    return a if float((own @ a).min()) > THRESHOLD else None
+    return a if float((own @ a).min()) > threshold else None
+
+
+def threshold(units: int) -> float:
+    """τ for a layer that then has so many units: the more there are, the less each may open."""
+    return min(HIGHEST, LOWEST + STEP * math.log10(max(1, units)))
 
 
 def used(edits: Iterable[Edit]) -> set[tuple[int, int]]:

@@ -191,7 +191,7 @@ class Operation:
             return found
 
         def units(layer: int, x: Tensor) -> Units | None:
-            found = self.allotment.units(dealt, layer, x, rows.kept)
+            found = self.allotment.units(dealt[layer], layer, x, rows.kept)
             if found is not None:
                 chosen[layer] = found
             return found
