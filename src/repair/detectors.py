@@ -30,12 +30,10 @@ from repair.patient import Patient
 from repair.stamp import LowRank, Statistics
 from repair.types import Edit
 
-# τ: what a·x has to reach, by how many units the layer then has: 0.43 for the first, 0.6 from the
-# seventieth on, 0.7 at eight hundred. A fact's own rows reach 0.9 and more; of unseen wordings 1 %
-# stay below 0.4, 7 % below 0.6; at other facts a unit is 6e-4, 5e-5 and 2e-5 of a whole one active
-# at a τ of 0.4, 0.6 and 0.7, on average.
-LOWEST, STEP, HIGH = 0.4, 0.11, 0.6
-MANY, RISE = 250, 0.2
+# τ: what a·x has to reach, by how many units the layer then has: 0.43 for the first and 0.6 from
+# the seventieth on. A fact's own rows reach 0.9 and more; of unseen wordings 1 % stay below 0.4
+# and 7 % below 0.6, and at other facts a unit is 6e-4 and 5e-5 of a whole one active on average.
+LOWEST, STEP, HIGHEST = 0.4, 0.11, 0.6
 # κ: how steeply a unit opens. What lies 0.2 below the threshold gives 1e-3 of a whole activation.
 STEEPNESS = 30.0
 # H, as a multiple of the keys' length: one unit then outweighs all others of its row.
@@ -151,8 +149,7 @@ def _direction(own: Tensor, factor: Tensor, threshold: float) -> Tensor | None:
 
 def threshold(units: int) -> float:
     """τ for a layer that then has so many units: the more there are, the less each may open."""
-    few = min(HIGH, LOWEST + STEP * math.log10(max(1, units)))
-    return few + RISE * math.log10(max(1, units / MANY))
+    return min(HIGHEST, LOWEST + STEP * math.log10(max(1, units)))
 
 
 def used(edits: Iterable[Edit]) -> set[tuple[int, int]]:
