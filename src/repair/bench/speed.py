@@ -304,13 +304,11 @@ def _single(
     operation: Operation, surgeon: Surgeon, question: str, effort: Effort
 ) -> dict[str, Any]:
     """A real plan's edit (capture, solve, apply) beside one forward pass over its tokens."""
-    from repair.rows import build_rows
-
     patient = operation.patient
     plan = surgeon.plan_question(question)
     if plan is None:
         return {}
-    rows = build_rows(patient, plan)
+    rows = operation.rows(plan)
     took = interleaved(
         {
             "forward": lambda: patient.forward(rows.rows.ids),
