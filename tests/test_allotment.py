@@ -79,4 +79,4 @@ def test_models_without_gated_pairs_have_no_room() -> None:
 def test_the_more_units_a_layer_has_the_higher_is_what_opens_one() -> None:
     found = [threshold(units) for units in (1, 2, 20, 200, 2000)]
     assert found == sorted(found)
-    assert found[0] < 0.5 < found[3] == found[4] < 0.8
+    assert found[0] < 0.5 < found[2] < found[4] < 0.6
