@@ -55,15 +55,17 @@ def require_bitsandbytes() -> None:
         EnvironmentProblem: bitsandbytes is not installed.
     """
     try:
-        from bitsandbytes.nn import modules
+        import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise EnvironmentProblem(
             "Quantised weights need the package bitsandbytes.",
             "Install it: pip install 'repair-unlearning[quant]'.",
         ) from error
-    # On CPUs that multiply bfloat16 it would pack a layer's weights anew, in place, during the first
-    # pass, for kernels of a further package; layers narrower than a block of 64 cannot be.
-    modules.has_avx512bf16 = lambda: False
+    from bitsandbytes.nn import modules
+
+    # On CPUs that multiply bfloat16 it would pack a layer's weights anew, in place, during the
+    # first pass, for kernels of a further package; layers narrower than a block of 64 cannot be.
+    vars(modules)["has_avx512bf16"] = lambda: False
     # It says at every layer of every pass that eight bits are multiplied in float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
