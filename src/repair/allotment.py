@@ -88,8 +88,8 @@ class Allotment:
         """A layer's units for what its MLP reads at the rows, x (n × d); ``kept`` (n,) bool."""
         inputs, statistics = self.preparation.inputs[layer], self.preparation.statistics[layer]
         units = len(self._least_used[layer]) - len(share.free) + len(share.groups)
-        opens = threshold(units)
-        return detect(x, share.groups, kept, inputs, share.free, statistics, opens)
+        tau = threshold(units)
+        return detect(x, share.groups, kept, inputs, share.free, statistics, tau)
 
     def _free(self, layers: Sequence[int]) -> dict[int, list[int]]:
         for edit in self.ledger.later(self._read) if self.ledger is not None else ():

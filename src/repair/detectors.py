@@ -94,7 +94,7 @@ def detect(
     inputs: Inputs,
     free: Sequence[int],
     keys: Statistics,
-    threshold: float,
+    tau: float,
 ) -> Units | None:
     """One unit for each group of rows; None where the model has no room or no constant direction.
 
@@ -107,7 +107,7 @@ def detect(
         inputs: of this layer.
         free: units that may be used, the least used first.
         keys: C of this layer's keys h, for how long they are.
-        threshold: τ.
+        tau: τ.
     """
     if len(free) < len(groups) or not groups:
         return None
@@ -123,28 +123,28 @@ def detect(
     if len(beside):
         system += KEPT / len(beside) * beside.T @ beside
     factor = torch.linalg.cholesky(system)
-    pairs = [(rows, _direction(x[rows], factor, threshold)) for rows in groups]
+    pairs = [(rows, _direction(x[rows], factor, tau)) for rows in groups]
     found = [(rows, a) for rows, a in pairs if a is not None]
     if not found:
         return None
     along = torch.stack([a for _, a in found])
-    gate = STEEPNESS * (along - threshold * constant)
+    gate = STEEPNESS * (along - tau * constant)
     length = (float(keys.s.sum()) + (len(keys.u) - keys.rank) * keys.rest) ** 0.5
-    loud = LOUDNESS * length / (STEEPNESS * (1 - threshold))
+    loud = LOUDNESS * length / (STEEPNESS * (1 - tau))
     up = (loud * constant).expand_as(gate)
     index = torch.tensor(list(free[: len(found)]))
     rows = torch.stack([rows for rows, _ in found]).any(0)
     return Units(index, gate.float(), up.float().contiguous(), rows)
 
 
-def _direction(own: Tensor, factor: Tensor, threshold: float) -> Tensor | None:
+def _direction(own: Tensor, factor: Tensor, tau: float) -> Tensor | None:
     """a (d,): 1 on average over the rows ``own`` (n × d); None where one of them stays closed."""
     spread = torch.cholesky_solve(own.T, factor)
     within = own @ spread
     within.diagonal().add_(len(own))
     a = spread @ torch.linalg.solve(within, torch.ones(len(own), dtype=own.dtype))
     a = a / (own @ a).mean()
-    return a if float((own @ a).min()) > threshold else None
+    return a if float((own @ a).min()) > tau else None
 
 
 def threshold(units: int) -> float:
