@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from repair import allotment
-from repair.allotment import Allotment
+from repair.allotment import Allotment, Share
 from repair.detectors import least_used, threshold
 from repair.patient import Patient
 from repair.rows import EditRows, build_rows
@@ -23,6 +24,11 @@ OTHER = replace(FACT, subject="Ada Finch", question="Where does Ada Finch live?"
 def _rows(patient: Patient, *facts: KnownFact) -> EditRows:
     plan = make_plan(facts=tuple(replace(f, standins=("Quill Zorn",)) for f in facts))
     return build_rows(patient, plan, throughout=True)
+
+
+def _groups(share: Share, *, within: bool | None = None) -> Tensor:
+    """The rows of a layer's groups, of one kind if named (groups × n)."""
+    return torch.stack([rows for rows, inside in share.groups if within in (None, inside)])
 
 
 def _taking(patient: Patient, layer: int, units: list[int]) -> Edit:
@@ -40,7 +46,8 @@ def test_while_there_are_plenty_every_layer_sees_where_answers_begin_and_within(
     begins, within = rows.groups[0]
     for layer in (0, 1):
         assert dealt[layer].free == least_used(patient, layer, preparation().statistics[layer])
-        assert torch.equal(torch.stack(dealt[layer].groups), torch.stack([begins, within]))
+        assert torch.equal(_groups(dealt[layer]), torch.stack([begins, within]))
+        assert torch.equal(_groups(dealt[layer], within=True), within[None])
         assert torch.equal(dealt[layer].rows, begins | within)
 
 
@@ -51,8 +58,10 @@ def test_later_one_layer_sees_where_an_answer_begins_and_the_last_within_it(
     patient = tiny()
     rows = _rows(patient, FACT, OTHER)
     dealt = Allotment(patient, preparation()).deal((0, 1), rows)
-    assert torch.equal(torch.stack(dealt[0].groups), torch.stack([b for b, _ in rows.groups]))
-    assert torch.equal(torch.stack(dealt[1].groups), torch.stack([w for _, w in rows.groups]))
+    begins, within = (torch.stack(kind) for kind in zip(*rows.groups, strict=True))
+    assert torch.equal(_groups(dealt[0], within=False), begins)
+    assert torch.equal(_groups(dealt[1], within=True), within)
+    assert len(dealt[0].groups) == len(dealt[1].groups) == 2
     single = Allotment(patient, preparation()).deal((1,), rows)
     assert len(single[1].groups) == 4, "one layer has to see everything"
 
@@ -77,6 +86,11 @@ def test_models_without_gated_pairs_have_no_room() -> None:
 
 
 def test_the_more_units_a_layer_has_the_higher_is_what_opens_one() -> None:
-    found = [threshold(units) for units in (1, 2, 20, 200, 2000)]
+    counts = (1, 2, 20, 200, 2000)
+    found = [threshold(units, within=False) for units in counts]
     assert found == sorted(found)
     assert found[0] < 0.5 < found[2] < found[4] < 0.6
+    # Tokens of other answers are more alike than where they begin.
+    assert all(
+        threshold(units, within=True) > tau for units, tau in zip(counts, found, strict=True)
+    )

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from repair.activations import capture
-from repair.detectors import LOUDNESS, MOST, Inputs, Units, detect, least_used
+from repair.detectors import (
+    LOUDNESS,
+    MARGIN,
+    MOST,
+    STEEPNESS,
+    Inputs,
+    Units,
+    detect,
+    least_used,
+)
 from repair.operation import Operation
 from repair.patient import Patient
 from repair.preparation import prepare
@@ -50,7 +59,8 @@ def test_a_unit_is_active_at_its_fact_and_closed_elsewhere(reading: tuple[Tensor
     one, two, near = _fact(1), _fact(2), _fact(3)
     x = torch.cat([one, two, near])
     rows = torch.arange(len(x)) // 5
-    units = detect(x, [rows == 0, rows == 1], rows == 2, inputs, [7, 3, 9], KEYS, TAU)
+    groups = [(rows == 0, TAU), (rows == 1, TAU)]
+    units = detect(x, groups, rows == 2, inputs, [7, 3, 9], KEYS)
     assert units is not None
     assert units.index.tolist() == [7, 3]
     h = _active(units, x)
@@ -63,6 +73,38 @@ def test_a_unit_is_active_at_its_fact_and_closed_elsewhere(reading: tuple[Tensor
     assert float(closed.float().mean()) > 0.97
 
 
+def test_rows_to_stay_keep_their_distance_and_those_far_off_change_nothing(
+    reading: tuple[Tensor, Inputs],
+) -> None:
+    others, inputs = reading
+    own = _fact(1)
+    beside = _normed(torch.randn(30, WIDTH, generator=torch.Generator().manual_seed(5)) + own[:1])
+    x = torch.cat([own, beside])
+    first = torch.arange(len(x)) < len(own)
+
+    def scores(kept: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+        """a·x at x and at others, read from the gate: κ (a·x − τ c·x)."""
+        units = detect(x, [(first, tau)], kept, inputs, [0], KEYS)
+        assert units is not None
+        every = torch.cat([x, others])
+        constant = every @ units.up[0] * STEEPNESS * (1 - tau) / (LOUDNESS * 3.0)
+        found = every @ units.gate[0] / STEEPNESS + tau * constant
+        return found[: len(x)], found[len(x) :]
+
+    free, at_others = scores(torch.zeros_like(first), TAU)
+    edge = TAU - MARGIN
+    near = (free > edge) & ~first
+    assert 0 < int(near.sum()) < 30
+    held, _ = scores(~first, TAU)
+    assert float(held[~first].max()) < edge + 0.08
+    assert float(held[first].mean()) == pytest.approx(1.0, abs=1e-4)
+    # Rows below θ without being asked to are as if they were not there.
+    below = ~first & (free < edge - 0.05)
+    same, same_at_others = scores(below, TAU)
+    torch.testing.assert_close(same, free)
+    torch.testing.assert_close(same_at_others, at_others)
+
+
 def test_rows_that_cannot_be_told_from_what_stays_get_no_unit(
     reading: tuple[Tensor, Inputs],
 ) -> None:
@@ -70,9 +112,8 @@ def test_rows_that_cannot_be_told_from_what_stays_get_no_unit(
     rows = torch.arange(10) // 5
     scattered = _normed(torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(8)) * 3)
     x = torch.cat([_fact(1), scattered])
-    units = detect(
-        x, [rows == 1, rows == 0], torch.zeros(10, dtype=torch.bool), inputs, [4, 5], KEYS, TAU
-    )
+    groups = [(rows == 1, TAU), (rows == 0, TAU)]
+    units = detect(x, groups, torch.zeros(10, dtype=torch.bool), inputs, [4, 5], KEYS)
     assert units is not None
     assert units.index.tolist() == [4]
     assert float(_active(units, x[:5]).min()) > 1.0
@@ -83,10 +124,10 @@ def test_without_room_or_a_constant_direction_there_are_no_units(
 ) -> None:
     x, inputs = reading
     first = torch.arange(len(x)) < 5
-    assert detect(x, [first], ~first, inputs, [], KEYS, TAU) is None
-    assert detect(x, [], ~first, inputs, [1], KEYS, TAU) is None
+    assert detect(x, [(first, TAU)], ~first, inputs, [], KEYS) is None
+    assert detect(x, [], ~first, inputs, [1], KEYS) is None
     centred = Inputs(inputs.moment, 0.1 * inputs.mean)
-    assert detect(x, [first], ~first, centred, [1], KEYS, TAU) is None
+    assert detect(x, [(first, TAU)], ~first, centred, [1], KEYS) is None
 
 
 @pytest.mark.parametrize(

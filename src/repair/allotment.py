@@ -27,10 +27,10 @@ PLENTY = 0.75
 @dataclass(frozen=True)
 class Share:
     """What one layer gives an edit: units, the least used first, and groups of rows ((n,) bool
-    each) that want one; ``rows`` are those of all groups."""
+    each) that want one, with whether they lie within an answer; ``rows`` are those of all."""
 
     free: list[int]
-    groups: list[Tensor]
+    groups: list[tuple[Tensor, bool]]
     rows: Tensor
 
 
@@ -70,26 +70,30 @@ class Allotment:
         most = min(len(self._least_used[n]) for n in layers)
         least = min(map(len, free.values())) - 2 * len(rows.groups)
         if len(layers) == 1 or least >= PLENTY * most:
-            wanted = {n: [group for pair in rows.groups for group in pair] for n in layers}
+            both = [
+                group for pair in rows.groups for group in zip(pair, (False, True), strict=True)
+            ]
+            wanted = {n: list(both) for n in layers}
         else:
             wanted = {n: [] for n in layers}
             for begins, within in rows.groups:
                 host = max(layers[:-1], key=lambda n: len(free[n]) - len(wanted[n]))
-                wanted[host].append(begins)
-                wanted[layers[-1]].append(within)
+                wanted[host].append((begins, False))
+                wanted[layers[-1]].append((within, True))
         none = torch.zeros_like(rows.moved)
         found = {}
         for n, groups in wanted.items():
-            some = [group for group in groups if bool(group.any())]
-            found[n] = Share(free[n], some, torch.stack([none, *some]).any(0))
+            some = [(group, within) for group, within in groups if bool(group.any())]
+            every = torch.stack([none, *(group for group, _ in some)]).any(0)
+            found[n] = Share(free[n], some, every)
         return found
 
     def units(self, share: Share, layer: int, x: Tensor, kept: Tensor) -> Units | None:
         """A layer's units for what its MLP reads at the rows, x (n × d); ``kept`` (n,) bool."""
         inputs, statistics = self.preparation.inputs[layer], self.preparation.statistics[layer]
         units = len(self._least_used[layer]) - len(share.free) + len(share.groups)
-        tau = threshold(units)
-        return detect(x, share.groups, kept, inputs, share.free, statistics, tau)
+        groups = [(rows, threshold(units, within=within)) for rows, within in share.groups]
+        return detect(x, groups, kept, inputs, share.free, statistics)
 
     def _free(self, layers: Sequence[int]) -> dict[int, list[int]]:
         for edit in self.ledger.later(self._read) if self.ledger is not None else ():

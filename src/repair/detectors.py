@@ -4,13 +4,18 @@ An MLP's hidden unit is h_j = act(g·x) (u·x). What an edit changes in W then r
 makes the changed units active, and a few thousand facts share a few hundred directions. So the
 edit takes units that the model hardly uses, and gives each a new gate and a new factor:
 
-    g = κ (a − τ c),   u = H / (κ (1 − τ)) c,   so that h = H (a·x − τ) / (1 − τ) where a·x > τ,
+    g = κ (a − τ c),  u = H / (κ (1 − τ)) a,  so that h = H a·x (a·x − τ) / (1 − τ) where a·x > τ,
 
 and 0 elsewhere. Here c·x ≈ 1 for every x (c = M⁻¹ μ, with the second moment M and mean μ of the
-inputs x; inputs that were normed have such a c). a·x is 1 on average at the fact's n rows R, and
-small elsewhere, by ridge regression against M and the k rows K that are to stay:
+inputs x; inputs that were normed have such a c), or almost: where it is not, the gate opens, but a·x
+is still next to nothing. a·x is 1 on average at the fact's n rows r, small
+elsewhere, and at the rows k that are to stay no more than θ, a little less than τ:
 
-    a ∝ (M' + Rᵀ R / n)⁻¹ Rᵀ 1,   M' = w_M M + w_K Kᵀ K / k + λ I.
+    a = argmin E[(a·x)²] + w_R mean (a·r − 1)² + w_K Σ max(0, a·k − θ)²,   mean a·r = 1.
+
+The rows beyond θ known, that is a linear system as wide as they are many; they are known after a
+few rounds. Below θ a row costs nothing: what keeps neighbours further away than the unit needs it
+brings strangers nearer, ten times as often active.
 
 The units are sparse associative memory: a threshold where the output map alone is linear.
 Sources: MLPs as keys and values (Geva et al. 2021); one unit for each mistake (T-Patcher, Huang
@@ -29,17 +34,25 @@ from repair.patient import Patient
 from repair.stamp import LowRank, Statistics
 from repair.types import Edit
 
-# τ: what a·x has to reach, by how many units the layer then has: 0.3 for the first, 0.5 for the
-# sixth, almost 0.6 for many. A fact's own rows reach 0.9 and more; of unseen wordings 1 % stay
-# below 0.4 and 7 % below 0.6. At other facts a unit is 6e-4 of a whole one active on average at a τ
-# of 0.4, and 5e-5 at 0.6.
-HIGHEST = 0.6
+# τ: what a·x has to reach, by how many units the layer then has: half of the highest for the first,
+# almost the highest for many. Of wordings that stand in no row 1 % stay below 0.6 where an answer
+# begins; there a unit is 1e-5 of a whole one active on average at other facts, 1e-3 at a τ of 0.3.
+# Within answers the tokens themselves are alike: all wordings score 0.75 and more, and the same
+# words in stories and other answers up to 0.7, so there a low τ wins nothing.
+HIGHEST, WITHIN = 0.55, 0.65
+# What the rows that are to stay keep below the threshold (τ − θ), and the fact's own above it.
+MARGIN = 0.15
+# τ in root mean squares of a·x, at least: later layers see rows that the first has moved already to
+# where the model does not know, and what tells those from the rest is at times mere noise.
+CLEAR = 5.0
 # κ: how steeply a unit opens. What lies 0.2 below the threshold gives 1e-3 of a whole activation.
 STEEPNESS = 30.0
 # H, as a multiple of the keys' length: one unit then outweighs all others of its row.
 LOUDNESS = 3.0
-# w_M and w_K, beside 1 for the fact's own rows.
-ALL, KEPT = 100.0, 30.0
+# w_R and w_K, beside 1 for everything that the model reads.
+OWN, KEPT = 0.3, 1.0
+# Rounds at most until the rows beyond θ are known; three or four do.
+ROUNDS = 12
 # λ, as a share of the mean eigenvalue of M.
 RIDGE = 0.002
 # λ of the units' own columns, as a share of the mean diagonal of theirs: they hardly overlap.
@@ -89,12 +102,11 @@ class Units:
 
 def detect(
     x: Tensor,
-    groups: Sequence[Tensor],
+    groups: Sequence[tuple[Tensor, float]],
     kept: Tensor,
     inputs: Inputs,
     free: Sequence[int],
     keys: Statistics,
-    tau: float,
 ) -> Units | None:
     """One unit for each group of rows; None where the model has no room or no constant direction.
 
@@ -102,12 +114,11 @@ def detect(
 
     Args:
         x: inputs of all rows (n × d).
-        groups: (n,) bool each, the rows that are to make one unit active.
+        groups: (n,) bool each, the rows that are to make one unit active, and its lowest τ.
         kept: (n,) bool, rows that are to leave every unit closed.
         inputs: of this layer.
         free: units that may be used, the least used first.
         keys: C of this layer's keys h, for how long they are.
-        tau: τ.
     """
     if len(free) < len(groups) or not groups:
         return None
@@ -118,38 +129,62 @@ def detect(
     constant = torch.linalg.solve(moment, inputs.mean.double().cpu())
     if float(constant @ inputs.mean.double().cpu()) < STEADY:
         return None
-    beside = x[kept]
-    system = ALL * moment
-    if len(beside):
-        system += KEPT / len(beside) * beside.T @ beside
-    factor = torch.linalg.cholesky(system)
-    pairs = [(rows, _direction(x[rows], factor, tau)) for rows in groups]
-    found = [(rows, a) for rows, a in pairs if a is not None]
+    factor = torch.linalg.cholesky(moment)
+    # Coordinates in which E[(a·x)²] is the length of a, squared.
+    white = torch.linalg.solve_triangular(factor, x.T, upper=False).T
+    found = list[tuple[Tensor, float, Tensor]]()
+    for rows, lowest in groups:
+        a = _direction(white[rows], white[kept], lowest - MARGIN)
+        level = max(lowest, CLEAR * float(a.norm()))
+        if float((white[rows] @ a).min()) > level + MARGIN:
+            found.append((rows, level, a))
     if not found:
         return None
-    along = torch.stack([a for _, a in found])
+    tau = torch.tensor([level for _, level, _ in found], dtype=x.dtype)[:, None]
+    coordinates = torch.stack([a for *_, a in found])
+    along = torch.linalg.solve_triangular(factor.T, coordinates.T, upper=True).T
     gate = STEEPNESS * (along - tau * constant)
     length = (float(keys.s.sum()) + (len(keys.u) - keys.rank) * keys.rest) ** 0.5
-    loud = LOUDNESS * length / (STEEPNESS * (1 - tau))
-    up = (loud * constant).expand_as(gate)
+    up = LOUDNESS * length / (STEEPNESS * (1 - tau)) * along
     index = torch.tensor(list(free[: len(found)]))
-    rows = torch.stack([rows for rows, _ in found]).any(0)
+    rows = torch.stack([rows for rows, *_ in found]).any(0)
     return Units(index, gate.float(), up.float().contiguous(), rows)
 
 
-def _direction(own: Tensor, factor: Tensor, tau: float) -> Tensor | None:
-    """a (d,): 1 on average over the rows ``own`` (n × d); None where one of them stays closed."""
-    spread = torch.cholesky_solve(own.T, factor)
-    within = own @ spread
-    within.diagonal().add_(len(own))
-    a = spread @ torch.linalg.solve(within, torch.ones(len(own), dtype=own.dtype))
-    a = a / (own @ a).mean()
-    return a if float((own @ a).min()) > tau else None
+def _direction(own: Tensor, beside: Tensor, edge: float) -> Tensor:
+    """a (d,) of the fact's rows ``own`` (n × d) and those to stay (k × d), all whitened by M.
+
+    ``edge``: θ.
+    """
+    near, a = torch.zeros(len(beside), dtype=torch.bool), own.mean(0)
+    for _ in range(ROUNDS):
+        rows = torch.cat([own, beside[near]])
+        mean, goal, weights = (
+            torch.cat([own.new_full((len(own),), mine), own.new_full((int(near.sum()),), theirs)])
+            for mine, theirs in ((1 / len(own), 0.0), (1.0, edge), (OWN / len(own), KEPT))
+        )
+        gram = rows @ rows.T
+        system = weights[:, None] * gram
+        system.diagonal().add_(1.0)
+        # a is a sum of the rows: that for the goals, and the one that makes the mean 1.
+        held, moved = torch.linalg.solve(system, torch.stack([weights * goal, mean], dim=1)).T
+        seen = mean @ gram
+        share = (1 - seen @ held) / (seen @ moved)
+        a = (held + share * moved) @ rows
+        beyond = beside @ a > edge
+        if torch.equal(beyond, near):
+            break
+        near = beyond
+    return a
 
 
-def threshold(units: int) -> float:
-    """τ for a layer that then has so many units: the more there are, the less each may open."""
-    return HIGHEST * (1 - 1 / max(2, units))
+def threshold(units: int, *, within: bool) -> float:
+    """τ for a layer that then has so many units: the more there are, the less each may open.
+
+    Args:
+        within: for rows within an answer; without it where one begins.
+    """
+    return WITHIN if within else HIGHEST * (1 - 1 / max(2, units))
 
 
 def used(edits: Iterable[Edit]) -> set[tuple[int, int]]:

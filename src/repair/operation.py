@@ -180,9 +180,10 @@ class Operation:
             found, unseen = LowRank(residual.T[:, :0], keys[:0]), dealt[layer].rows
             if layer in chosen:
                 found = chosen[layer].solution(keys, residual, rows.weights)
-                unseen = unseen & ~chosen[layer].rows
-            # What no unit sees is solved for in all columns.
-            others = (unseen | rows.closely).to(keys.device)
+            for earlier in chosen.values():
+                unseen = unseen & ~earlier.rows
+            # Where an answer begins and no unit has seen it, all columns are solved for.
+            others = (unseen & rows.first | rows.closely).to(keys.device)
             if bool(others.any()):
                 left = (residual - keys @ found.a.T @ found.b.T) * others[:, None]
                 how = plan.model_copy(update={"rank": max(1, plan.rank - found.rank)})
