@@ -61,25 +61,28 @@ class Allotment:
         )
         if not known:
             return False
-        *others, last = (len(units) for units in self._free(layers).values())
-        return last >= 2 * facts or (last >= facts and sum(others) >= facts)
+        return sum(map(len, self._free(layers).values())) >= 2 * facts
 
     def deal(self, layers: Sequence[int], rows: EditRows) -> dict[int, Share]:
         """The units that each layer gives an edit, and the groups of rows that want one each."""
         free = self._free(layers)
-        most = min(len(self._least_used[n]) for n in layers)
-        least = min(map(len, free.values())) - 2 * len(rows.groups)
-        if len(layers) == 1 or least >= PLENTY * most:
-            both = [
-                group for pair in rows.groups for group in zip(pair, (False, True), strict=True)
-            ]
-            wanted = {n: list(both) for n in layers}
-        else:
-            wanted = {n: [] for n in layers}
-            for begins, within in rows.groups:
-                host = max(layers[:-1], key=lambda n: len(free[n]) - len(wanted[n]))
-                wanted[host].append((begins, False))
-                wanted[layers[-1]].append((within, True))
+        hosts = layers[:-1] or layers
+        most = min(len(self._least_used[n]) for n in hosts)
+        least = min(len(free[n]) for n in hosts) - 2 * len(rows.groups)
+        wanted: dict[int, list[tuple[Tensor, bool]]] = {n: [] for n in layers}
+
+        def left(layer: int) -> int:
+            return len(free[layer]) - len(wanted[layer])
+
+        for pair in rows.groups:
+            for group in zip(pair, (False, True), strict=True):
+                if least >= PLENTY * most:
+                    some = list(hosts)
+                else:
+                    host = max(hosts, key=left)
+                    some = [host if left(host) > 0 else layers[-1]]
+                for n in some:
+                    wanted[n].append(group)
         none = torch.zeros_like(rows.moved)
         found = {}
         for n, groups in wanted.items():
