@@ -4,11 +4,12 @@ An MLP's hidden unit is h_j = act(g·x) (u·x). What an edit changes in W then r
 makes the changed units active, and a few thousand facts share a few hundred directions. So the
 edit takes units that the model hardly uses, and gives each a new gate and a new factor:
 
-    g = κ (a − τ c),   u = H / (κ (1 − τ)) c,   so that h = H (a·x − τ) / (1 − τ) where a·x > τ,
+    g = κ (a − τ c),  u = H / (κ (1 − τ)) a,  so that h = H a·x (a·x − τ) / (1 − τ) where a·x > τ,
 
-and 0 elsewhere. Here c·x ≈ 1 for every x (c = M⁻¹ μ, with the second moment M and mean μ of the
-inputs x; inputs that were normed have such a c). a·x is 1 on average at the fact's n rows r, small
-elsewhere, and at the rows k that are to stay no more than θ, a little less than τ:
+and 0 elsewhere. Here c·x ≈ 1 for almost every x (c = M⁻¹ μ, with the second moment M and mean μ of
+the inputs x; inputs that were normed have such a c). Where c·x is less, the gate opens, but u·x
+is next to nothing. a·x is 1 on average at the fact's n rows r, small elsewhere, and at the rows k
+that are to stay no more than θ, a little less than τ:
 
     a = argmin E[(a·x)²] + w_R mean (a·r − 1)² + w_K Σ max(0, a·k − θ)²,   mean a·r = 1.
 
@@ -38,7 +39,7 @@ from repair.types import Edit
 # begins; there a unit is 1e-5 of a whole one active on average at other facts, 1e-3 at a τ of 0.3.
 # Within answers the tokens themselves are alike: all wordings score 0.75 and more, and the same
 # words in stories and other answers up to 0.7, so there a low τ wins nothing.
-HIGHEST, WITHIN = 0.6, 0.7
+HIGHEST, WITHIN = 0.5, 0.6
 # What the rows that are to stay keep below the threshold (τ − θ), and the fact's own above it.
 MARGIN = 0.15
 # τ in root mean squares of a·x, at least: later layers see rows that the first has moved already to
@@ -144,7 +145,7 @@ def detect(
     along = torch.linalg.solve_triangular(factor.T, coordinates.T, upper=True).T
     gate = STEEPNESS * (along - tau * constant)
     length = (float(keys.s.sum()) + (len(keys.u) - keys.rank) * keys.rest) ** 0.5
-    up = LOUDNESS * length / (STEEPNESS * (1 - tau)) * constant
+    up = LOUDNESS * length / (STEEPNESS * (1 - tau)) * along
     index = torch.tensor(list(free[: len(found)]))
     rows = torch.stack([rows for rows, *_ in found]).any(0)
     return Units(index, gate.float(), up.float().contiguous(), rows)
