@@ -58,10 +58,6 @@ PREFIX_SHARE = 0.4
 OUTWEIGH = 1.5
 
 
-def _of_each(plan: RepairPlan, strength: Strength) -> Sequence[float]:
-    return [strength] * len(plan.facts) if isinstance(strength, float) else strength
-
-
 def probes_of(plan: RepairPlan) -> list[Probe]:
     """Everything an operation asks before and after: forgotten, neighbours, retain sample."""
     probes: list[Probe] = []
@@ -167,7 +163,8 @@ class Operation:
         self, plan: RepairPlan, strength: Strength, rows: EditRows
     ) -> tuple[LowRankUpdate, ...]:
         """ΔW of every layer of the plan, from one forward pass over the rows."""
-        target = self.target(rows, torch.tensor(_of_each(plan, strength)))
+        each = [strength] * len(plan.facts) if isinstance(strength, float) else strength
+        target = self.target(rows, torch.tensor(each))
         dealt = self.allotment.deal(plan.layers, rows) if rows.throughout else {}
         rank = KEPT_RANK * max(1, len(plan.facts))
         kept: dict[int, Tensor] = {}
@@ -177,13 +174,16 @@ class Operation:
             kept[layer] = sketch(keys, rows.weights, rank).cpu()
             if not rows.throughout:
                 return self.layer_solution(plan, layer, keys, residual, rows.weights)
-            found, unseen = LowRank(residual.T[:, :0], keys[:0]), dealt[layer].rows
+            found = LowRank(residual.T[:, :0], keys[:0])
             if layer in chosen:
                 found = chosen[layer].solution(keys, residual, rows.weights)
-            for earlier in chosen.values():
-                unseen = unseen & ~earlier.rows
-            # Where an answer begins and no unit has seen it, all columns are solved for.
-            others = (unseen & rows.first | rows.closely).to(keys.device)
+            # All columns are solved for, too, where no unit has seen an answer begin that was dealt
+            # one here, and in the last layer whatever none has seen.
+            last = layer == max(plan.layers)
+            unseen = rows.moved if last else dealt[layer].rows & rows.first
+            for units in chosen.values():
+                unseen = unseen & ~units.rows
+            others = (unseen | rows.closely).to(keys.device)
             if bool(others.any()):
                 left = (residual - keys @ found.a.T @ found.b.T) * others[:, None]
                 how = plan.model_copy(update={"rank": max(1, plan.rank - found.rank)})
@@ -191,7 +191,7 @@ class Operation:
                 found = LowRank(torch.cat([found.b, more.b], 1), torch.cat([found.a, more.a]))
             return found
 
-        def units(layer: int, x: Tensor) -> Units | None:
+        def detect(layer: int, x: Tensor) -> Units | None:
             found = self.allotment.units(dealt[layer], layer, x, rows.kept)
             if found is not None:
                 chosen[layer] = found
@@ -204,7 +204,7 @@ class Operation:
             target,
             solver,
             rows.whole,
-            units if rows.throughout else None,
+            detect if rows.throughout else None,
         )
         updates = tuple(
             replace(update, keys=kept[update.layer]) if update.part == "output" else update
@@ -314,13 +314,13 @@ class Operation:
         start = time.perf_counter()
         with clock.time("solve"):
             updates = self.solve(plan, strengths, rows)
-        seconds = time.perf_counter() - start
+        tried = Trial(strengths, updates, time.perf_counter() - start)
         rank = max((update.a.shape[0] for update in updates), default=0)
-        text = f"{len(plan.layers)} layers, rank {rank}, strength {max(strengths):g}"
-        self.on_stage(Stage("edited", text, {"seconds": seconds, "rows": len(rows.reference)}))
+        text = f"rank {rank} in {len(tried.layers)} of {len(plan.layers)} layers"
+        shown = {"seconds": tried.seconds, "rows": len(rows.reference)}
+        self.on_stage(Stage("edited", f"{text}, strength {tried.strength:g}", shown))
         with clock.time("verify"), self.patient.trial(updates):
-            opening = self.opening(plan.facts)
-        return Trial(strengths, updates, seconds, opening=opening)
+            return replace(tried, opening=self.opening(plan.facts))
 
     def opening(self, facts: Sequence[KnownFact]) -> tuple[float, ...]:
         """How likely each fact's answer still is to begin, in any wording that is asked."""

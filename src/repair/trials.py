@@ -57,6 +57,11 @@ class Trial:
         return max(self.strengths)
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """Those that are changed: a later one may find nothing left to do."""
+        return tuple(sorted({update.layer for update in self.updates}))
+
+    @property
     def kept_budget(self) -> bool:
         return not self.left and not self.costs
 
@@ -139,7 +144,7 @@ def outcome_of(
         status=status,
         targets=plan.targets,
         method=plan.method,
-        layers=plan.layers,
+        layers=trial.layers,
         rank=max((update.a.shape[0] for update in trial.updates), default=0),
         seconds=dict(seconds),
         measures=trial.measures,
