@@ -91,7 +91,8 @@ def outcome(record: Outcome, *, reason: bool = True) -> RenderableType:
     if record.edit is not None:
         headline.append(f"  edit {record.edit}", style="bold")
     if record.layers:
-        details = f"  {record.method}, layers {_ranges(record.layers)}, rank {record.rank}"
+        many = "layer" if len(record.layers) == 1 else "layers"
+        details = f"  {record.method}, {many} {_ranges(record.layers)}, rank {record.rank}"
         headline.append(details, style="dim")
     parts: list[RenderableType] = [headline]
     if record.reason and reason:
