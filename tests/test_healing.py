@@ -55,7 +55,7 @@ def _careless(session: Session) -> int:
         weight = session.patient.layers[layer].weight.float()
         b = session.preparation.refusal[layer].float()[:, None]
         a = session.preparation.statistics[layer].u[:, :1].T.float()
-        b = b * (1.6 * float(weight.norm()) / float(b.norm() * a.norm()))
+        b = b * (1.7 * float(weight.norm()) / float(b.norm() * a.norm()))
         updates.append(LowRankUpdate(layer, b, a.contiguous(), torch.zeros(0, weight.shape[1])))
     return session.ledger.commit(
         kind="forget",
@@ -84,7 +84,7 @@ def test_what_was_hurt_comes_back_and_what_was_forgotten_does_not(tmp_path: Path
 
         healed = heal(session, begun=FEW)
         assert healed["status"] == "healed"
-        assert healed["hurt"]["before"] >= 5
+        assert healed["hurt"]["before"] >= 8
         assert healed["hurt"]["after"] < 0.5 * healed["hurt"]["before"]
         assert healed["requests"] == 1
         assert healed["given_away"]["after"] == 0
