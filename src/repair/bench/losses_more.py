@@ -201,9 +201,10 @@ _ALL = (
             "retain",
         ),
         defaults={"tau": 2.4, "retain_weight": 1.0},
-        # A small model can attend so sharply that a teacher at the published 2.0 to 2.8
-        # still gives every answer, and the student then learns nothing from it.
-        grid={"tau": (2.0, 2.8, 4.0, 8.0, 12.0, 16.0, 24.0), "retain_weight": _RETAIN},
+        # A small model attends so sharply that a teacher at the published 2.0 to 2.8 still gives
+        # every answer, and the student learns nothing from it: of 18 facts of the embedded
+        # patient its teacher gives 18 up to 16, 10 at 24 and none at 64.
+        grid={"tau": (2.8, 16.0, 24.0, 32.0, 48.0, 64.0), "retain_weight": _RETAIN},
     ),
     _baseline(
         "graddiff",
