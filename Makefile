@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-# The grid of the README: how many processes, and where its files lie.
+# The figures of the README: how many processes measure them, and where their files lie. What lies
+# there already stays; RESULTS=build/bench measures everything from scratch.
 WORKERS ?= 2
-GRID := results/grid
+RESULTS ?= results
+GRID := $(RESULTS)/grid
 SPLIT ?= test
 RUN := $(BIN)/repair bench
+EDITS := $(RUN) edits --heal 0 --oracle oracle
 
-.PHONY: help demo test test-engines test-llama-server test-ray test-flower check bench bench-tune clean
+.PHONY: help demo test test-engines test-llama-server test-ray test-flower check clean
+.PHONY: bench bench-edits bench-thousand bench-tune
 .DEFAULT_GOAL := help
 
 help:
@@ -106,7 +110,17 @@ bench: $(STAMP)
 	@$(RUN) attack --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID) \
 	  --method untouched,oracle,ga,npo,rmu,simnpo,stamp,repair
 	@$(RUN) run --split $(SPLIT) --size full --limit 40 --workers $(WORKERS) --out $(GRID)
+	@$(MAKE) --no-print-directory -j $(WORKERS) bench-edits bench-thousand
 	@$(RUN) report $(GRID)
+
+# One chain of edits cannot be shared out, so the long one runs beside the rest.
+bench-edits: $(STAMP)
+	@$(BIN)/python scripts/measure_edits.py --split $(SPLIT) --per-task 30 \
+	  --out $(RESULTS)/edits.json
+	@$(EDITS) --split $(SPLIT) --counts 1,10,100 --out $(RESULTS)/bench-edits.json
+
+bench-thousand: $(STAMP)
+	@$(EDITS) --split pool --counts 1000 --out $(RESULTS)/bench-edits-1000.json
 
 bench-tune: export OMP_NUM_THREADS = 1
 bench-tune: $(STAMP)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from repair import __version__
@@ -32,6 +34,25 @@ def result_header(patient: Patient, command: str, order: Mapping[str, Any]) -> d
         },
         "threads": torch.get_num_threads(),
     }
+
+
+def finished_cells(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Cells of an earlier result of the same model and order, by name; none if there is none.
+
+    How many edits were ordered beside a cell makes no difference to it.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict) or _identity(found) != _identity(header):
+        return {}
+    return {cell["cell"]: cell for cell in found["cells"]}
+
+
+def _identity(record: Mapping[str, Any]) -> list[Any]:
+    order = json.loads(json.dumps(record.get("order", {})))
+    return [record.get("schema"), record.get("model"), {**order, "counts": None}]
 
 
 def edits_table(cells: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[Sequence[str]]]:

@@ -48,7 +48,10 @@ class Order:
 
 
 class Scoreboard:
-    """Runs the cells of one order on one patient; finished work is read from ``folder``."""
+    """Runs the cells of one order on one patient; finished work is read from ``folder``.
+
+    ``finished``: cells of an earlier result that stay as they are, by name.
+    """
 
     def __init__(
         self,
@@ -57,10 +60,11 @@ class Scoreboard:
         folder: Path,
         *,
         oracle: Patient | None = None,
+        finished: Mapping[str, dict[str, Any]] | None = None,
         tell: Tell = lambda _: None,
     ) -> None:
         self.patient, self.order, self.folder, self.tell = patient, order, folder, tell
-        self.oracle = oracle
+        self.oracle, self.finished = oracle, finished or {}
         folder.mkdir(parents=True, exist_ok=True)
         self.surgeon = Surgeon(patient)
         self.healer: Healer | None = None
@@ -92,13 +96,17 @@ class Scoreboard:
             yield self._kept(f"together-{count}", partial(self._together, count))
 
     def _kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if name in self.finished:
+            return self.finished[name]
         path = self.folder / f"{name}.json"
         if path.exists():
             found: dict[str, Any] = json.loads(path.read_text())
             return found
         self.patient.apply(())
-        cell = {"cell": name, **make()}
-        self.patient.apply(())
+        try:
+            cell = {"cell": name, **make()}
+        finally:
+            self.patient.apply(())
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(cell, indent=1))
         temporary.replace(path)

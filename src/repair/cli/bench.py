@@ -31,7 +31,7 @@ def edits(
     singles: Annotated[int, typer.Option(min=1, help="Facts forgotten alone.")] = 30,
     scored: Annotated[int, typer.Option(min=1, help="Edited facts that are scored.")] = 60,
     heal: Annotated[int, typer.Option(min=0, help="Edits between healings; 0 for none.")] = 25,
-    out: Annotated[Path, typer.Option(help="The result; work in progress lies beside it.")] = Path(
+    out: Annotated[Path, typer.Option(help="The result; what it has already stays.")] = Path(
         "results/bench-edits.json"
     ),
     oracle: Annotated[Path | None, typer.Option(help="Folder of the oracle's weights.")] = None,
@@ -41,7 +41,7 @@ def edits(
     if split not in SPLITS:
         raise UsageError(f"There is no split {split!r}.", f"Choose from {', '.join(SPLITS)}.")
     wanted = _counts(counts)
-    from repair.bench.report import edits_table, result_header
+    from repair.bench.report import edits_table, finished_cells, result_header
     from repair.bench.scoreboard import Order, Scoreboard
     from repair.cli import display, output
     from repair.patient import Patient
@@ -51,10 +51,12 @@ def edits(
     with display.Stages() as stages:
         patient = flags.patient()
         untrained = Patient.load(str(oracle)) if oracle is not None else None
+        header = result_header(patient, "bench edits", vars(order))
+        work, finished = out.with_suffix(".work"), finished_cells(out, header)
         board = Scoreboard(
-            patient, order, out.with_suffix(".work"), oracle=untrained, tell=stages.doing
+            patient, order, work, oracle=untrained, finished=finished, tell=stages.doing
         )
-        result: dict[str, Any] = {**result_header(patient, "bench edits", vars(order)), "cells": []}
+        result: dict[str, Any] = {**header, "cells": []}
         for cell in board.run():
             result["cells"].append(cell)
             out.parent.mkdir(parents=True, exist_ok=True)
