@@ -86,8 +86,9 @@ def test_cells_of_the_same_order_stay(
     header = result_header(patient, "bench edits", vars(ORDER))
     out.write_text(json.dumps({**header, "cells": cells}))
     finished = finished_cells(out, result_header(patient, "bench edits", vars(ORDER)))
-    again = Scoreboard(patient, ORDER, tmp_path / "empty.work", finished=finished).run()
-    assert json.loads(json.dumps(cells)) == list(again)
+    again = Scoreboard(patient, ORDER, tmp_path / "empty.work", finished=finished)
+    assert json.loads(json.dumps(cells)) == list(again.run())
+    assert [cell["cell"] for cell in again.run(together=False)] == ["sequence-2"]
     assert not list((tmp_path / "empty.work").glob("*.json*"))
 
 

@@ -83,8 +83,8 @@ class Scoreboard:
         of = [f for f in edited if self.order.split != "pool" or f.split == "test"]
         return random.Random(self.order.seed).sample(of, min(self.order.scored, len(of)))
 
-    def run(self) -> Iterator[dict[str, Any]]:
-        """One record for each cell, in order of their cost."""
+    def run(self, *, together: bool = True) -> Iterator[dict[str, Any]]:
+        """One record for each cell, in order of their cost; ``together``: edits at once, too."""
         for count in self.order.counts:
             if count == 1:
                 yield self._kept("single-1", self._singles)
@@ -93,7 +93,8 @@ class Scoreboard:
                 self.tell(f"only {len(self.pool)} facts are known; {count} are left out")
                 continue
             yield self._kept(f"sequence-{count}", partial(self._sequence, count))
-            yield self._kept(f"together-{count}", partial(self._together, count))
+            if together:
+                yield self._kept(f"together-{count}", partial(self._together, count))
 
     def _kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         if name in self.finished:

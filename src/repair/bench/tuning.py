@@ -46,7 +46,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Trial:
-    """One tried setting; ``score`` is None where the training failed, and ``error`` says how.
+    """One tried setting; ``score`` is None where the method failed, and ``error`` says how.
 
     ``study`` names what was searched on (task, split, size, model): trials of different
     studies may share a transcript.
@@ -126,8 +126,9 @@ def tune(
 ) -> Search:
     """Score a method's settings, each once, and say which were best.
 
-    A training that diverges (``NotFinite``) is a trial without a score, and uses up its
-    place in the budget. Of equal scores the earlier trial wins.
+    A method that diverges (``NotFinite``) or cannot work with some settings (``UsageError``) has
+    a trial without a score, which uses up its place in the budget. Of equal scores the earlier
+    trial wins.
 
     Args:
         score: trains and measures one setting.
@@ -136,7 +137,7 @@ def tune(
     Raises:
         UsageError: a transcript with a broken line or with other settings for a trial, a
             score that is no number, or an impossible budget.
-        OperationRefused: every trial diverged.
+        OperationRefused: every trial failed.
         DiskFull: the transcript cannot be written.
     """
     wanted = candidates(baseline, trials, seed)
@@ -156,7 +157,9 @@ def tune(
         results.append(trial)
     scored = [trial for trial in results if trial.score is not None]
     if not scored:
-        raise OperationRefused(f"All {trials} trials of {baseline.title} diverged.")
+        raise OperationRefused(
+            f"All {trials} trials of {baseline.title} failed, the first: {results[0].error}"
+        )
     best = max(scored, key=lambda trial: (trial.score, -trial.trial))
     return Search(tuple(results), best)
 
@@ -209,7 +212,7 @@ def _try(
     try:
         result = score(settings)
         value, measures = result.value, result.measures
-    except NotFinite as error:
+    except (NotFinite, UsageError) as error:
         problem = error.message
     seconds = time.perf_counter() - start
     for name, figure in {"score": value, **measures}.items():

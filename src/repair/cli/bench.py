@@ -31,6 +31,7 @@ def edits(
     singles: Annotated[int, typer.Option(min=1, help="Facts forgotten alone.")] = 30,
     scored: Annotated[int, typer.Option(min=1, help="Edited facts that are scored.")] = 60,
     heal: Annotated[int, typer.Option(min=0, help="Edits between healings; 0 for none.")] = 25,
+    together: Annotated[bool, typer.Option(help="Make them in one operation, too.")] = True,
     out: Annotated[Path, typer.Option(help="The result; what it has already stays.")] = Path(
         "results/bench-edits.json"
     ),
@@ -57,7 +58,7 @@ def edits(
             patient, order, work, oracle=untrained, finished=finished, tell=stages.doing
         )
         result: dict[str, Any] = {**header, "cells": []}
-        for cell in board.run():
+        for cell in board.run(together=together):
             result["cells"].append(cell)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(result, indent=2) + "\n")
@@ -81,6 +82,7 @@ def speed(
         typer.Option(help="embedded, qwen2.5-0.5b, llama-3.2-1b, llama-3-8b, llama-3-70b-layer."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A minute: the embedded model.")] = False,
+    together: Annotated[bool, typer.Option(help="Make them in one operation, too.")] = True,
     out: Annotated[Path, typer.Option(help="The result; an interrupted run goes on from it.")] = (
         Path("results/speed.json")
     ),

@@ -43,7 +43,7 @@ def searched(study: Study) -> dict[str, Any]:
     """All trials of a study and the best of them, as the file of searches has them.
 
     Raises:
-        OperationRefused: every trial diverged.
+        OperationRefused: every trial failed.
         UsageError: a transcript that is broken or of another grid.
     """
     cell, lab = study.cell, lab_of(study.cell)
