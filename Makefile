@@ -86,7 +86,7 @@ test-ray: $(STAMP)
 	  { $(PYTHON) -m venv $(RAY) && $(RAY)/bin/pip install -qq 'ray>=2.50'; }
 	@PYTHONPATH=$$PWD/src:$$PWD:$$($(RAY)/bin/python -c \
 	  'import site; print(site.getsitepackages()[0])') \
-	  $(BIN)/python -m pytest tests/engines/ray_cluster.py -W default
+	  $(BIN)/python -m pytest tests/engines/ray_cluster.py tests/engines/ray_bench.py -W default
 
 # Flower holds typer and fastapi back, so it gets an environment of its own too; what it does not
 # bring it finds in .venv.

@@ -82,7 +82,6 @@ def speed(
         typer.Option(help="embedded, qwen2.5-0.5b, llama-3.2-1b, llama-3-8b, llama-3-70b-layer."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A minute: the embedded model.")] = False,
-    together: Annotated[bool, typer.Option(help="Make them in one operation, too.")] = True,
     out: Annotated[Path, typer.Option(help="The result; an interrupted run goes on from it.")] = (
         Path("results/speed.json")
     ),
