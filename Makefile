@@ -111,7 +111,7 @@ bench: $(STAMP)
 	  --method untouched,oracle,ga,npo,rmu,simnpo,stamp,repair
 	@$(RUN) run --split $(SPLIT) --size full --limit 40 --workers $(WORKERS) --out $(GRID)
 	@$(MAKE) --no-print-directory -j $(WORKERS) bench-edits bench-thousand
-	@$(RUN) report $(GRID)
+	@$(RUN) report $(GRID) --out $(RESULTS)/report
 
 # One chain of edits cannot be shared out, so the long one runs beside the rest. A thousand at once
 # take hours.
@@ -125,7 +125,7 @@ bench-thousand: $(STAMP)
 
 bench-tune: export OMP_NUM_THREADS = 1
 bench-tune: $(STAMP)
-	@$(RUN) tune --size 1,10 --trials 6 --workers $(WORKERS)
+	@$(RUN) tune --size 1 --trials 10 --workers $(WORKERS)
 
 clean:
 	@rm -rf $(VENV) $(RAY) $(FLOWER) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
