@@ -107,7 +107,7 @@ bench: export OMP_NUM_THREADS = 1
 bench: $(STAMP)
 	@$(RUN) run --split $(SPLIT) --size 1 --workers $(WORKERS) --out $(GRID)
 	@$(RUN) run --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID)
-	@$(RUN) attack --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID) \
+	@$(RUN) attack --task all --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID) \
 	  --method untouched,oracle,ga,npo,rmu,simnpo,stamp,repair
 	@$(RUN) run --split $(SPLIT) --size full --limit 40 --workers $(WORKERS) --out $(GRID)
 	@$(MAKE) --no-print-directory -j $(WORKERS) bench-edits bench-thousand

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from repair.bench.datasets.records import Pair
@@ -22,12 +21,11 @@ from repair.bench.grid.published import redirected
 from repair.bench.grid.works import Work
 from repair.bench.losses_more import BASELINES
 from repair.errors import UsageError
-from repair.healing import Healer
 from repair.operation import Operation
 from repair.plan import RepairPlan
 from repair.refusals import REFUSALS
 from repair.trials import Clock
-from repair.types import Edit, KnownFact, next_id
+from repair.types import KnownFact
 
 # Facts that the product's operation takes at once; more go one operation after the other.
 TOGETHER = 10
@@ -178,12 +176,10 @@ def _requests(work: Work) -> list[Request]:
 # The product
 
 
-def _repair(
-    lab: Lab, work: Work, settings: Mapping[str, Value], seed: int, *, heal: bool = False
-) -> Made:
+def _repair(lab: Lab, work: Work, settings: Mapping[str, Value], seed: int) -> Made:
     """Whole operations with their checks; one that forgets at a price is confirmed."""
     operation, statuses = Operation(lab.patient, lab.preparation), Counter[str]()
-    clock, facts = Clock(), list[KnownFact]()
+    clock = Clock()
     start = time.perf_counter()
     for first in range(0, len(work.forget), TOGETHER):
         group = work.forget[first : first + TOGETHER]
@@ -191,14 +187,6 @@ def _repair(
             plan = _plan(lab, group)
         outcome = operation.run(plan, clock, accept=True) if plan else None
         statuses[outcome.status if outcome else "unknown_fact"] += 1
-        if plan and outcome and outcome.status == "healed":
-            facts += plan.facts
-    if heal and facts:
-        with clock.time("heal"):
-            found = Healer(operation, lab.surgeon).run(facts)
-        if found.better:
-            edits = lab.patient.active
-            lab.patient.apply((*edits, Edit(next_id(edits), found.updates)))
     seconds = time.perf_counter() - start
     edits = lab.patient.active
     lab.patient.apply(())
@@ -279,7 +267,5 @@ _ALL = (
         {**_STAMP_GRID, "rank": (64.0, 128.0)},
     ),
     Method("repair", "RePAIR (this project)", _repair, {}, {}),
-    # What `repair heal` makes of it.
-    Method("repair-healed", "RePAIR, healed", partial(_repair, heal=True), {}, {}),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
