@@ -33,14 +33,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def interrupted(patient: Patient, folder: Path) -> dict[str, Any]:
-    """The row of the first of two edits, before which the run of the second was stopped."""
+def board(patient: Patient, folder: Path) -> Scoreboard:
+    return Scoreboard(patient, ORDER, folder / "out.work")
+
+
+@pytest.fixture(scope="module")
+def interrupted(board: Scoreboard, folder: Path) -> dict[str, Any]:
+    """The row of the first of two edits; the run was stopped before the second."""
 
     def stop(doing: str) -> None:
         if doing == "edit 2 of 2":
             raise KeyboardInterrupt
 
-    board = Scoreboard(patient, ORDER, folder / "out.work", tell=stop)
+    board.tell = stop
     with pytest.raises(KeyboardInterrupt):
         list(board.run())
     (line,) = (folder / "out.work" / "sequence.jsonl").read_text().splitlines()
@@ -49,8 +54,9 @@ def interrupted(patient: Patient, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def cells(patient: Patient, folder: Path, interrupted: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(Scoreboard(patient, ORDER, folder / "out.work").run())
+def cells(board: Scoreboard, interrupted: dict[str, Any]) -> list[dict[str, Any]]:
+    board.tell = print
+    return list(board.run())
 
 
 def test_goes_on_after_the_last_edit(
