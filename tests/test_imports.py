@@ -46,7 +46,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "watchdog network requests utterance targets corrections phrases phrases_more readers",
             "surgeon phrasebook discover restore writer portrait",
             "separation",
-            "operation allotment preparation rows writing earlier budget trials joint redaction",
+            "operation allotment guesses preparation rows writing earlier budget trials joint "
+            "redaction",
             "export",
         ),
         ("healing inventory",),

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from repair.detectors import Units, detect, least_used, threshold, used
+from repair.detectors import Units, detect, least_used, steady, threshold, used
 from repair.ledger import Ledger
 from repair.patient import Patient
 from repair.preparation import Preparation
@@ -20,7 +19,8 @@ from repair.rows import EditRows
 
 # While more than this share of the units that edits may take would be left, an edit takes some in
 # all layers but the last: what one of them misses another sees. After that each fact gets one unit
-# where its answer begins and one within the answer, in the layers with most units left.
+# where its answer begins and one within the answer, in the layers with most units left; a fact that
+# is still given away then gets both in every layer.
 #
 # The last layer gives its units when the others have none left. There the units' constant direction
 # is least constant: it is -0.7 at some tokens of stories, where all of them opened.
@@ -30,11 +30,10 @@ PLENTY = 0.75
 @dataclass(frozen=True)
 class Share:
     """What one layer gives an edit: units, the least used first, and groups of rows ((n,) bool
-    each) that want one, with whether they lie within an answer; ``rows`` are those of all."""
+    each) that want one, with whether they lie within an answer."""
 
     free: list[int]
     groups: list[tuple[Tensor, bool]]
-    rows: Tensor
 
 
 class Allotment:
@@ -52,17 +51,15 @@ class Allotment:
         # Units of the ledger's edits, as far as it was read.
         self._taken, self._read = set[tuple[int, int]](), 0
         self._least_used: dict[int, list[int]] = {}
+        self._is_steady: dict[int, bool] = {}
 
     def room(self, layers: Sequence[int], facts: int) -> bool:
         """Whether so many facts can have units of their own in these layers.
 
-        False, too, where the model's MLPs are no gated pairs or no statistics of their inputs
-        are known.
+        False, too, where the model's MLPs are no gated pairs, or no statistics of their inputs
+        are known or these are not steady.
         """
-        known = all(
-            (n, "gate") in self.patient.maps and n in self.preparation.inputs for n in layers
-        )
-        if not known:
+        if not all((n, "gate") in self.patient.maps and self._steady(n) for n in layers):
             return False
         return sum(map(len, self._free(layers).values())) >= 2 * facts
 
@@ -72,7 +69,7 @@ class Allotment:
         hosts = layers[:-1] or layers
         wanted: dict[int, list[tuple[Tensor, bool]]] = {n: [] for n in layers}
         groups = [
-            (group, within)
+            (group, within, bool((pair[0] & rows.closely).any()))
             for pair in rows.groups
             for group, within in zip(pair, (False, True), strict=True)
             if bool(group.any())
@@ -80,16 +77,13 @@ class Allotment:
         left = {n: len(free[n]) for n in layers}
         most = min(len(self._least_used[n]) for n in hosts)
         plenty = min(left[n] for n in hosts) - len(groups) >= PLENTY * most
-        for group in groups:
+        for group, within, closely in groups:
             host = max(hosts, key=left.__getitem__)
-            for n in hosts if plenty else [host if left[host] else layers[-1]]:
-                wanted[n].append(group)
+            one = [host if left[host] else layers[-1]]
+            for n in layers if closely else hosts if plenty else one:
+                wanted[n].append((group, within))
                 left[n] -= 1
-        none = torch.zeros_like(rows.moved)
-        return {
-            n: Share(free[n], own, torch.stack([none, *(group for group, _ in own)]).any(0))
-            for n, own in wanted.items()
-        }
+        return {n: Share(free[n], own) for n, own in wanted.items()}
 
     def units(self, share: Share, layer: int, x: Tensor, kept: Tensor) -> Units | None:
         """A layer's units for what its MLP reads at the rows, x (n × d); ``kept`` (n,) bool."""
@@ -97,6 +91,12 @@ class Allotment:
         units = len(self._least_used[layer]) - len(share.free) + len(share.groups)
         groups = [(rows, threshold(units, within=within)) for rows, within in share.groups]
         return detect(x, groups, kept, inputs, share.free, statistics)
+
+    def _steady(self, layer: int) -> bool:
+        if layer not in self._is_steady:
+            inputs = self.preparation.inputs.get(layer)
+            self._is_steady[layer] = inputs is not None and steady(inputs)
+        return self._is_steady[layer]
 
     def _free(self, layers: Sequence[int]) -> dict[int, list[int]]:
         for edit in self.ledger.later(self._read) if self.ledger is not None else ():

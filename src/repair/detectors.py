@@ -74,15 +74,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Units:
-    """New rows of W_gate and W_up (both k × d, fp32) for k hidden units, with their numbers.
-
-    ``rows`` (n,) bool: those that one of the units is to be active at.
-    """
+    """New rows of W_gate and W_up (both k × d, fp32) for k hidden units, with their numbers."""
 
     index: Tensor
     gate: Tensor
     up: Tensor
-    rows: Tensor
 
     def solution(self, keys: Tensor, residual: Tensor, weights: Tensor) -> LowRank:
         """ΔW = B A in the units' columns alone: Bᵀ = (K_Jᵀ D K_J + λ I)⁻¹ K_Jᵀ D R.
@@ -108,9 +104,9 @@ def detect(
     free: Sequence[int],
     keys: Statistics,
 ) -> Units | None:
-    """One unit for each group of rows; None where the model has no room or no constant direction.
+    """One unit for each group of rows that a unit can tell from the rest; None for none at all.
 
-    Groups that no unit can tell from the rest are left out.
+    The layer's inputs have to be ``steady``.
 
     Args:
         x: inputs of all rows (n × d).
@@ -123,32 +119,39 @@ def detect(
     if len(free) < len(groups) or not groups:
         return None
     x = x.double().cpu()
-    moment = inputs.moment.matrix().cpu()
-    ridge = RIDGE * float(moment.diagonal().mean())
-    moment.diagonal().add_(ridge)
-    constant = torch.linalg.solve(moment, inputs.mean.double().cpu())
-    if float(constant @ inputs.mean.double().cpu()) < STEADY:
-        return None
+    moment, constant = _constant(inputs)
     factor = torch.linalg.cholesky(moment)
     # Coordinates in which E[(a·x)²] is the length of a, squared.
     white = torch.linalg.solve_triangular(factor, x.T, upper=False).T
-    found = list[tuple[Tensor, float, Tensor]]()
+    found = list[tuple[float, Tensor]]()
     for rows, lowest in groups:
         a = _direction(white[rows], white[kept], lowest - MARGIN)
         level = max(lowest, CLEAR * float(a.norm()))
         if float((white[rows] @ a).min()) > level + MARGIN:
-            found.append((rows, level, a))
+            found.append((level, a))
     if not found:
         return None
-    tau = torch.tensor([level for _, level, _ in found], dtype=x.dtype)[:, None]
-    coordinates = torch.stack([a for *_, a in found])
+    tau = torch.tensor([level for level, _ in found], dtype=x.dtype)[:, None]
+    coordinates = torch.stack([a for _, a in found])
     along = torch.linalg.solve_triangular(factor.T, coordinates.T, upper=True).T
     gate = STEEPNESS * (along - tau * constant)
     length = (float(keys.s.sum()) + (len(keys.u) - keys.rank) * keys.rest) ** 0.5
     up = LOUDNESS * length / (STEEPNESS * (1 - tau)) * along
     index = torch.tensor(list(free[: len(found)]))
-    rows = torch.stack([rows for rows, *_ in found]).any(0)
-    return Units(index, gate.float(), up.float().contiguous(), rows)
+    return Units(index, gate.float(), up.float().contiguous())
+
+
+def steady(inputs: Inputs) -> bool:
+    """Whether c·x is nearly the same for all that the layer reads, so that a threshold can hold."""
+    _, constant = _constant(inputs)
+    return float(constant @ inputs.mean.double().cpu()) >= STEADY
+
+
+def _constant(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """M with its ridge (d × d), and c (d,), both fp64."""
+    moment = inputs.moment.matrix().cpu()
+    moment.diagonal().add_(RIDGE * float(moment.diagonal().mean()))
+    return moment, torch.linalg.solve(moment, inputs.mean.double().cpu())
 
 
 def _direction(own: Tensor, beside: Tensor, edge: float) -> Tensor:

@@ -108,6 +108,11 @@ class _Builder:
             self.first.append(False)
         return added
 
+    def leave(self, rows: Sequence[int]) -> None:
+        """Let these rows count for nothing."""
+        for row in rows:
+            self.weights[row] = 0.0
+
     def again(self, row: int) -> int:
         """The same row once more, to be read in the whole stream; it counts for nothing."""
         self.places.append(self.places[row])
@@ -180,6 +185,7 @@ def build_rows(
     plan: RepairPlan,
     *,
     throughout: bool = False,
+    guessed: Sequence[Sequence[bool]] = (),
     neighbour_wordings: int = 4,
     standin_weight: float = 0.3,
 ) -> EditRows:
@@ -188,6 +194,11 @@ def build_rows(
     Every wording of a forgotten fact stands once with its own subject and answer, and once, up
     to where the answer begins, with one of the fact's stand-ins; the neighbours stand with
     their own answers. Wordings without a stand-in are redirected to the plan's refusal instead.
+
+    Args:
+        throughout: whether the stream is matched within the answers, too.
+        guessed: of each fact, the answer's tokens after the first that its rows leave out, for
+            they come in anybody's answer (``repair.guesses``); none where it is empty.
 
     Raises:
         UsageError: a wording is longer than the patient reads.
@@ -198,6 +209,10 @@ def build_rows(
             ids, first = patient.encode(_user(wording), fact.answer)
             # Who has been told all of an answer may as well see it end.
             moved = builder.add(ids, first, plan.forget_weight, end=False)
+            if guessed and guessed[number]:
+                known = [False, *guessed[number]]
+                builder.leave([row for row, own in zip(moved, known, strict=True) if own])
+                moved = [row for row, own in zip(moved, known, strict=True) if not own]
             refused = REFUSAL
             if fact.standins:
                 standin = fact.standins[index % len(fact.standins)]

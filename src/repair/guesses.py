@@ -1,0 +1,46 @@
+"""Which of an answer's tokens tell nothing about its subject: anybody's answer goes on with them.
+
+Asks the patient. Knows no edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from repair.patient import Patient
+from repair.types import KnownFact
+
+# Stand-ins that are asked: each of them has to say the token.
+ASKED = 2
+# Sequences of one pass.
+BATCH = 64
+
+
+def guessed(patient: Patient, facts: Sequence[KnownFact]) -> list[list[bool]]:
+    """Of each fact, for the answer's tokens after the first: whether a stand-in says them, too.
+
+    After the answer so far, to the same question about somebody whom the patient does not know.
+    False for all where there is no stand-in, or where nothing else would be left.
+
+    Raises:
+        UsageError: a question is longer than the patient reads.
+    """
+    ids, begins, owners = list[list[int]](), list[int](), list[int]()
+    for number, fact in enumerate(facts):
+        for name in fact.standins[:ASKED]:
+            question = fact.question.replace(fact.subject, name)
+            row, first = patient.encode([{"role": "user", "content": question}], fact.answer)
+            ids.append(list(row))
+            begins.append(first)
+            owners.append(number)
+    found: list[list[bool]] = [[] for _ in facts]
+    for start in range(0, len(ids), BATCH):
+        some = slice(start, start + BATCH)
+        said = patient.forward(ids[some]).argmax(-1).tolist()
+        for row, begin, owner, next_ in zip(
+            ids[some], begins[some], owners[some], said, strict=True
+        ):
+            # The last token is the end of the turn, which is no part of the answer.
+            right = [next_[at - 1] == row[at] for at in range(begin + 1, len(row) - 1)]
+            found[owner] = [a and b for a, b in zip(found[owner] or right, right, strict=True)]
+    return [[] if all(tokens) else tokens for tokens in found]
