@@ -9,7 +9,7 @@ import torch
 
 from repair import allotment
 from repair.allotment import Allotment
-from repair.detectors import least_used, threshold
+from repair.detectors import Inputs, least_used, threshold
 from repair.patient import Patient
 from repair.rows import EditRows, build_rows
 from repair.types import Edit, KnownFact, LowRankUpdate
@@ -44,10 +44,17 @@ def test_while_there_are_plenty_every_layer_but_the_last_sees_all_rows() -> None
         assert [inside for _, inside in first.groups] == [False, True]
         found = torch.stack([group for group, _ in first.groups])
         assert torch.equal(found, torch.stack([begins, within]))
-        assert torch.equal(first.rows, begins | within)
-    last = dealer.deal((0, 1), rows)[1]
-    assert not last.groups
-    assert not bool(last.rows.any())
+    assert not dealer.deal((0, 1), rows)[1].groups
+
+
+def test_a_fact_that_is_still_given_away_gets_units_in_every_layer() -> None:
+    patient = tiny()
+    rows = _rows(patient, FACT, OTHER)
+    dealt = Allotment(patient, preparation()).deal((0, 1), rows.heavier([False, True]))
+    assert [len(dealt[n].groups) for n in (0, 1)] == [4, 2]
+    for (found, inside), group in zip(dealt[1].groups, rows.groups[1], strict=True):
+        assert torch.equal(found, group)
+        assert inside == bool((group & ~rows.first).any())
 
 
 def test_later_one_layer_sees_each_row_and_the_last_only_when_the_others_are_full(
@@ -82,6 +89,13 @@ def test_units_of_edits_in_force_are_not_given_again_and_room_ends() -> None:
     assert dealer.room((0, 1), 1), "another layer has room"
     patient.apply([])
     assert dealer.room((1,), 2)
+
+
+def test_layers_whose_inputs_have_no_constant_direction_have_no_room() -> None:
+    known = preparation()
+    centred = {n: Inputs(i.moment, 0.1 * i.mean) for n, i in known.inputs.items()}
+    assert Allotment(tiny(), known).room((0, 1), 1)
+    assert not Allotment(tiny(), replace(known, inputs=centred)).room((0, 1), 1)
 
 
 def test_models_without_gated_pairs_have_no_room() -> None:

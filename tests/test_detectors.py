@@ -16,6 +16,7 @@ from repair.detectors import (
     Units,
     detect,
     least_used,
+    steady,
 )
 from repair.operation import Operation
 from repair.patient import Patient
@@ -115,19 +116,18 @@ def test_rows_that_cannot_be_told_from_what_stays_get_no_unit(
     units = detect(x, groups, rows == 2, inputs, [4, 5], KEYS)
     assert units is not None
     assert units.index.tolist() == [4]
-    assert torch.equal(units.rows, rows == 0)
     assert float(_active(units, x[:5]).min()) > 1.0
 
 
-def test_without_room_or_a_constant_direction_there_are_no_units(
+def test_without_room_or_rows_there_are_no_units_and_without_a_constant_none_may_be_asked(
     reading: tuple[Tensor, Inputs],
 ) -> None:
     x, inputs = reading
     first = torch.arange(len(x)) < 5
     assert detect(x, [(first, TAU)], ~first, inputs, [], KEYS) is None
     assert detect(x, [], ~first, inputs, [1], KEYS) is None
-    centred = Inputs(inputs.moment, 0.1 * inputs.mean)
-    assert detect(x, [(first, TAU)], ~first, centred, [1], KEYS) is None
+    assert steady(inputs)
+    assert not steady(Inputs(inputs.moment, 0.1 * inputs.mean))
 
 
 @pytest.mark.parametrize(
