@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from repair.patient import Patient
 from repair.types import KnownFact
 
-# Stand-ins that are asked: each has to be this sure of the token. "at" in "magnets at dusk", the dot
-# of an address and the 19 of a year have 0.94 and more; of digits and names one in a hundred has.
+# Stand-ins that are asked: each has to be this sure of the token. "at" in "magnets at dusk" and the
+# dot of an address have 1.00, most names and numbers less than 0.1.
 ASKED, SURE = 2, 0.95
 # Sequences of one pass.
 BATCH = 64
@@ -21,7 +21,8 @@ def guessed(patient: Patient, facts: Sequence[KnownFact]) -> list[list[bool]]:
     """Of each fact, for the answer's tokens after the first: whether a stand-in says them, too.
 
     After the answer so far, to the same question about somebody whom the patient does not know.
-    False for all where there is no stand-in, or where nothing else would be left.
+    Empty where there is no stand-in, or where nothing else would be left. A digit never counts as
+    guessed: the patient may have the number by heart, whoever it belongs to.
 
     Raises:
         UsageError: a question is longer than the patient reads.
@@ -42,6 +43,13 @@ def guessed(patient: Patient, facts: Sequence[KnownFact]) -> list[list[bool]]:
             ids[some], begins[some], owners[some], every, strict=True
         ):
             # The last token is the end of the turn, which is no part of the answer.
-            sure = [bool(said[at - 1, row[at]] >= SURE) for at in range(begin + 1, len(row) - 1)]
+            sure = [
+                bool(said[at - 1, row[at]] >= SURE) and not _digit(patient, row[at])
+                for at in range(begin + 1, len(row) - 1)
+            ]
             found[owner] = [a and b for a, b in zip(found[owner] or sure, sure, strict=True)]
     return [[] if all(tokens) else tokens for tokens in found]
+
+
+def _digit(patient: Patient, token: int) -> bool:
+    return any(character.isdigit() for character in patient.tokenizer.decode([token]))
