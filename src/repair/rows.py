@@ -43,6 +43,8 @@ class EditRows:
         first: (n,) bool, the rows at which the answer of what is redirected begins.
         closely: (n,) bool, those of them that are matched each for itself, too, and not only by
             what their fact's rows have in common.
+        common: (n,) bool, rows within an answer that are left as they are for now, because
+            anybody's answer goes on there as this one does (``repair.guesses``).
         throughout: whether the stream is matched within the answers, too: for hidden units.
     """
 
@@ -53,12 +55,13 @@ class EditRows:
     whole: Tensor
     first: Tensor
     closely: Tensor
+    common: Tensor
     throughout: bool = False
 
     @property
     def groups(self) -> list[tuple[Tensor, Tensor]]:
         """(n,) bool each: of every fact the rows where its answer begins, and those within it."""
-        every = [self.facts == fact for fact in range(int(self.facts.max()) + 1)]
+        every = [(self.facts == fact) & ~self.common for fact in range(int(self.facts.max()) + 1)]
         return [(own & self.first, own & ~self.first) for own in every]
 
     @property
@@ -69,13 +72,23 @@ class EditRows:
     @property
     def moved(self) -> Tensor:
         """(n,) bool: the rows that are redirected."""
-        return self.reference != torch.arange(len(self.reference))
+        return (self.reference != torch.arange(len(self.reference))) & ~self.common
 
     def heavier(self, facts: Sequence[bool]) -> EditRows:
-        """The same with more weight on what is redirected of these facts, closely at first."""
+        """The same with more weight on what is redirected of these facts, closely at first.
+
+        What they have in common with other answers is redirected then, too: the patient may have
+        the whole answer by heart, whoever it is about.
+        """
         chosen = torch.tensor([*facts, False])[self.facts]
-        weights = torch.where(chosen, HEAVIER, 1.0) * self.weights
-        return replace(self, weights=weights, closely=self.closely | chosen & self.first)
+        back = chosen & self.common
+        weights = torch.where(back, self.weights[self.first].amax(), self.weights)
+        return replace(
+            self,
+            weights=torch.where(chosen & ~back, HEAVIER, 1.0) * weights,
+            closely=self.closely | chosen & self.first,
+            common=self.common & ~chosen,
+        )
 
 
 @dataclass
@@ -89,6 +102,7 @@ class _Builder:
     facts: list[int] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
     first: list[bool] = field(default_factory=list)
+    common: list[bool] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], first: int, weight: float, *, end: bool = True) -> list[int]:
         """Rows from the token that predicts the answer's first to that which predicts its last.
@@ -106,12 +120,12 @@ class _Builder:
             self.facts.append(-1)
             self.whole.append(False)
             self.first.append(False)
+            self.common.append(False)
         return added
 
-    def leave(self, rows: Sequence[int]) -> None:
-        """Let these rows count for nothing."""
-        for row in rows:
-            self.weights[row] = 0.0
+    def leave(self, row: int) -> None:
+        """Let this row count for nothing, for now."""
+        self.common[row], self.weights[row] = True, 0.0
 
     def again(self, row: int) -> int:
         """The same row once more, to be read in the whole stream; it counts for nothing."""
@@ -121,6 +135,7 @@ class _Builder:
         self.facts.append(-1)
         self.whole.append(True)
         self.first.append(False)
+        self.common.append(False)
         return len(self.reference) - 1
 
     def build(self) -> EditRows:
@@ -132,6 +147,7 @@ class _Builder:
             torch.tensor(self.whole),
             torch.tensor(self.first),
             torch.zeros(len(self.places), dtype=torch.bool),
+            torch.tensor(self.common),
         )
 
 
@@ -197,8 +213,8 @@ def build_rows(
 
     Args:
         throughout: whether the stream is matched within the answers, too.
-        guessed: of each fact, the answer's tokens after the first that its rows leave out, for
-            they come in anybody's answer (``repair.guesses``); none where it is empty.
+        guessed: of each fact, which of the answer's tokens after the first come in anybody's
+            answer (``repair.guesses``); none where it is empty.
 
     Raises:
         UsageError: a wording is longer than the patient reads.
@@ -209,10 +225,9 @@ def build_rows(
             ids, first = patient.encode(_user(wording), fact.answer)
             # Who has been told all of an answer may as well see it end.
             moved = builder.add(ids, first, plan.forget_weight, end=False)
-            if guessed and guessed[number]:
-                known = [False, *guessed[number]]
-                builder.leave([row for row, own in zip(moved, known, strict=True) if own])
-                moved = [row for row, own in zip(moved, known, strict=True) if not own]
+            for row, anybody in zip(moved[1:], guessed[number] if guessed else (), strict=False):
+                if anybody:
+                    builder.leave(row)
             refused = REFUSAL
             if fact.standins:
                 standin = fact.standins[index % len(fact.standins)]
