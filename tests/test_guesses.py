@@ -62,3 +62,17 @@ def test_rows_of_guessed_tokens_count_for_nothing(
     assert torch.equal(rows.weights[~left], whole.weights[~left])
     begins, within = rows.groups[0]
     assert int(begins.sum()) == int(within.sum()) == int(left.sum())
+
+
+def test_what_is_still_given_away_is_redirected_in_all_rows(
+    patient: Patient, facts: tuple[KnownFact, ...]
+) -> None:
+    plan = make_plan(facts=facts)
+    whole = build_rows(patient, plan, throughout=True)
+    rows = build_rows(patient, plan, throughout=True, guessed=guessed(patient, facts))
+    again = rows.heavier([True, False])
+    assert torch.equal(again.moved, whole.moved)
+    back = whole.moved & ~rows.moved
+    assert bool(back.any())
+    assert torch.equal(again.weights[back], whole.weights[back])
+    assert torch.equal(rows.heavier([False, True]).moved, rows.moved)

@@ -63,6 +63,12 @@ class Allotment:
             return False
         return sum(map(len, self._free(layers).values())) >= 2 * facts
 
+    def plenty(self, layers: Sequence[int], units: int = 0) -> bool:
+        """Whether most units of these layers but the last are left when so many more are taken."""
+        hosts = layers[:-1] or layers
+        left = min(len(free) for n, free in self._free(layers).items() if n in hosts)
+        return left - units >= PLENTY * min(len(self._least_used[n]) for n in hosts)
+
     def deal(self, layers: Sequence[int], rows: EditRows) -> dict[int, Share]:
         """The units that each layer gives an edit, and the groups of rows that want one each."""
         free = self._free(layers)
@@ -75,8 +81,7 @@ class Allotment:
             if bool(group.any())
         ]
         left = {n: len(free[n]) for n in layers}
-        most = min(len(self._least_used[n]) for n in hosts)
-        plenty = min(left[n] for n in hosts) - len(groups) >= PLENTY * most
+        plenty = self.plenty(layers, len(groups))
         for group, within, closely in groups:
             host = max(hosts, key=left.__getitem__)
             one = [host if left[host] else layers[-1]]
