@@ -11,6 +11,7 @@ from repair import allotment
 from repair.allotment import Allotment
 from repair.detectors import least_used, threshold
 from repair.patient import Patient
+from repair.preparation import compute, imagine
 from repair.rows import EditRows, build_rows
 from repair.types import Edit, KnownFact, LowRankUpdate
 from tests.conftest import build_tiny
@@ -47,14 +48,20 @@ def test_while_there_are_plenty_every_layer_but_the_last_sees_all_rows() -> None
     assert not dealer.deal((0, 1), rows)[1].groups
 
 
-def test_a_fact_that_is_still_given_away_gets_units_in_every_layer() -> None:
-    patient = tiny()
+def test_a_fact_that_is_still_given_away_gets_units_in_every_layer_but_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(allotment, "PLENTY", 1.1)
+    patient = Patient(*build_tiny("llama", layers=3))
     rows = _rows(patient, FACT, OTHER)
-    dealt = Allotment(patient, preparation()).deal((0, 1), rows.heavier([False, True]))
-    assert [len(dealt[n].groups) for n in (0, 1)] == [4, 2]
-    for (found, inside), group in zip(dealt[1].groups, rows.groups[1], strict=True):
-        assert torch.equal(found, group)
-        assert inside == bool((group & ~rows.first).any())
+    dealer = Allotment(patient, compute(patient, imagine(patient, 8)))
+    assert [len(s.groups) for s in dealer.deal((0, 1, 2), rows).values()] == [2, 2, 0]
+    dealt = dealer.deal((0, 1, 2), rows.heavier([False, True]))
+    assert [len(s.groups) for s in dealt.values()] == [3, 3, 0]
+    both = [groups for pair in rows.groups[1:] for groups in pair]
+    for n in (0, 1):
+        found = [group for group, _ in dealt[n].groups]
+        assert all(any(torch.equal(group, own) for own in found) for group in both)
 
 
 def test_later_one_layer_sees_each_row_and_the_last_only_when_the_others_are_full(

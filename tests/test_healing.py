@@ -98,7 +98,7 @@ def test_what_was_hurt_comes_back_and_what_was_forgotten_does_not(tmp_path: Path
 
 
 def test_the_command_finds_nothing_to_heal(tmp_path: Path) -> None:
-    done = repair(tmp_path, "heal", "--dry-run", "--questions", str(FEW), "--json")
+    done = repair(tmp_path, "heal", "--dry-run", "--questions", "8", "--json")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["status"], record["edit"]) == ("well", None)

@@ -20,7 +20,7 @@ from repair.rows import EditRows
 # While more than this share of the units that edits may take would be left, an edit takes some in
 # all layers but the last: what one of them misses another sees. After that each fact gets one unit
 # where its answer begins and one within the answer, in the layers with most units left; a fact that
-# is still given away then gets both in every layer.
+# is still given away then gets both in all of them.
 #
 # The last layer gives its units when the others have none left. There the units' constant direction
 # is least constant: it is -0.7 at some tokens of stories, where all of them opened.
@@ -84,8 +84,8 @@ class Allotment:
         plenty = self.plenty(layers, len(groups))
         for group, within, closely in groups:
             host = max(hosts, key=left.__getitem__)
-            one = [host if left[host] else layers[-1]]
-            for n in layers if closely else hosts if plenty else one:
+            every = (plenty or closely) and left[host] > 0
+            for n in hosts if every else [host if left[host] else layers[-1]]:
                 wanted[n].append((group, within))
                 left[n] -= 1
         return {n: Share(free[n], own) for n, own in wanted.items()}
