@@ -168,6 +168,7 @@ class Operation:
         each = [strength] * len(plan.facts) if isinstance(strength, float) else strength
         target = self.target(rows, torch.tensor(each))
         dealt = self.allotment.deal(plan.layers, rows) if rows.throughout else {}
+        few = rows.throughout and self.allotment.plenty(plan.layers)
         rank = KEPT_RANK * max(1, len(plan.facts))
         kept: dict[int, Tensor] = {}
         chosen: dict[int, Units] = {}
@@ -176,13 +177,19 @@ class Operation:
             kept[layer] = sketch(keys, rows.weights, rank).cpu()
             if not rows.throughout:
                 return self.layer_solution(plan, layer, keys, residual, rows.weights)
-            # A fact with units changes no other column: seven that did, of 968, cost half of all
-            # that a thousand edits cost. Where no unit was found, the first edits may.
+            found = LowRank(residual.T[:, :0], keys[:0])
             if layer in chosen:
-                return chosen[layer].solution(keys, residual, rows.weights)
-            if layer == max(plan.layers) and not chosen and self.allotment.plenty(plan.layers):
-                return self.layer_solution(plan, layer, keys, residual, rows.weights)
-            return LowRank(residual.T[:, :0], keys[:0])
+                found = chosen[layer].solution(keys, residual, rows.weights)
+            # All columns are solved for, too, in the last attempt, and where no unit was found; but
+            # by the first edits alone: seven that did, of 968, cost half of what those cost.
+            lost = layer == max(plan.layers) and not chosen
+            others = (rows.moved if lost else rows.closely).to(keys.device)
+            if few and bool(others.any()):
+                left = (residual - keys @ found.a.T @ found.b.T) * others[:, None]
+                how = plan.model_copy(update={"rank": max(1, plan.rank - found.rank)})
+                more = self.layer_solution(how, layer, keys, left, rows.weights)
+                found = LowRank(torch.cat([found.b, more.b], 1), torch.cat([found.a, more.a]))
+            return found
 
         def detect(layer: int, x: Tensor) -> Units | None:
             found = self.allotment.units(dealt[layer], layer, x, rows.kept)
