@@ -11,6 +11,8 @@ from tests import prepared
 from tests.bench_files import Rows, as_lines
 from tests.conftest import build_tiny
 
+# A story of the tiny tokenizer is longer than the tiny models read; rotary positions go on.
+LONG = 512
 FORGET: Rows = [
     {
         "question": f"Where does Mara {name} live?",
@@ -39,6 +41,15 @@ def grid_cell(folder: Path) -> Cell:
     return Cell("run", "own", "1", "untouched", forget=str(forget), retain=str(retain))
 
 
+def story_model(folder: Path) -> Path:
+    """The folder with a tiny model in it that reads a whole story."""
+    library, tokenizer = build_tiny("llama")
+    vars(library.config)["max_position_embeddings"] = LONG
+    library.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def grid_lab(cell: Cell) -> Lab:
     """A lab whose patient and oracle are tiny, and whose budgets are wide."""
     lab = Lab(cell, prepared.tiny())
@@ -47,6 +58,5 @@ def grid_lab(cell: Cell) -> Lab:
     vars(lab)["oracle"] = Patient(*build_tiny("llama", seed=1), name="oracle")
     vars(lab)["surgeon"] = prepared.surgeon(lab.patient)
     for patient in (lab.patient, lab.oracle):
-        # A story of the tiny tokenizer is longer; rotary positions go on as far as needed.
-        vars(patient.model.config)["max_position_embeddings"] = 512
+        vars(patient.model.config)["max_position_embeddings"] = LONG
     return lab

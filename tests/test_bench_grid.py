@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
@@ -216,6 +220,30 @@ def test_jobs_run_here_and_in_processes_and_a_failure_stops_nothing(workers: int
     assert found[1] == {"square": 1}
     assert found[3] == {"square": 9}
     assert found[-1] == Failure("-1 has no root.")
+
+
+def asleep(started: str) -> dict[str, Any]:
+    Path(started).touch()
+    time.sleep(600)
+    return {}
+
+
+def test_the_processes_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
+    code = """
+import sys
+from repair.bench.grid.runner import run_jobs
+from tests.test_bench_grid import asleep
+list(run_jobs(sys.argv[1:], asleep, workers=2))
+"""
+    started = [tmp_path / "a", tmp_path / "b"]
+    command = [sys.executable, "-c", code, *map(str, started)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        while not all(path.exists() for path in started) and run.poll() is None:
+            time.sleep(0.1)
+        run.kill()
+        assert run.stdout is not None
+        assert run.stdout.read() == b"", "all that could write to it have ended"
+    assert run.returncode == -signal.SIGKILL
 
 
 def test_impossible_runners_are_refused() -> None:

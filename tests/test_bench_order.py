@@ -17,20 +17,13 @@ import pytest
 from repair.bench.grid.order import Order, cells, run_order, search_order
 from repair.bench.grid.search import best_settings, read_tuning
 from repair.errors import OperationRefused, UsageError
-from tests.bench_grid import grid_cell
+from tests.bench_grid import grid_cell, story_model
 from tests.commands import repair
-from tests.conftest import build_tiny
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model that reads a whole story."""
-    folder = tmp_path_factory.mktemp("model")
-    library, tokenizer = build_tiny("llama")
-    vars(library.config)["max_position_embeddings"] = 512
-    library.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return story_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

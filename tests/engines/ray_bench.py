@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from repair.bench.grid.results import read_folder
-from tests.bench_grid import grid_cell
-from tests.conftest import build_tiny
+from tests.bench_grid import grid_cell, story_model
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not here; make test-engines"
@@ -23,13 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model that reads a whole story."""
-    folder = tmp_path_factory.mktemp("model")
-    library, tokenizer = build_tiny("llama")
-    vars(library.config)["max_position_embeddings"] = 512
-    library.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return story_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

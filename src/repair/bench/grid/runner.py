@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -72,7 +74,7 @@ def _over_processes(
     # Spawned, because a forked process inherits the locks of torch's threads.
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(workers, context, _use_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin, (threads, os.getpid())) as pool:
         waiting = {pool.submit(_caught, work, job): job for job in jobs}
         try:
             for future in as_completed(waiting):
@@ -85,10 +87,18 @@ def _over_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _use_threads(count: int) -> None:
+def _begin(threads: int, parent: int) -> None:
     import torch
 
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process once the one that started it is gone: killed, it could not tell."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _over_ray(
