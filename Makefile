@@ -103,7 +103,7 @@ check: $(STAMP)
 	@scripts/check
 
 # Largest value first. One thread a process; the processes are the parallelism.
-bench: export OMP_NUM_THREADS = 1
+bench bench-edits bench-thousand bench-tune: export OMP_NUM_THREADS = 1
 bench: $(STAMP)
 	@$(RUN) run --split $(SPLIT) --size 1 --workers $(WORKERS) --out $(GRID)
 	@$(RUN) run --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID)
@@ -123,7 +123,6 @@ bench-edits: $(STAMP)
 bench-thousand: $(STAMP)
 	@$(EDITS) --split pool --counts 1000 --no-together --out $(RESULTS)/bench-edits-1000.json
 
-bench-tune: export OMP_NUM_THREADS = 1
 bench-tune: $(STAMP)
 	@$(RUN) tune --size 1 --trials 10 --workers $(WORKERS)
 
