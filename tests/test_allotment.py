@@ -117,7 +117,7 @@ def test_the_more_units_a_layer_has_the_higher_is_what_opens_one() -> None:
     counts = (1, 2, 20, 200, 2000)
     found = [threshold(units, within=False) for units in counts]
     assert found == sorted(found)
-    assert found[0] < 0.3 < found[2] < 0.5 < found[4] < 0.6
+    assert found[0] < 0.3 < found[2] < found[4] < 0.5
     # Tokens of other answers are more alike than where they begin.
     assert all(
         threshold(units, within=True) > tau for units, tau in zip(counts, found, strict=True)
