@@ -9,8 +9,10 @@ import torch
 
 from repair.guesses import guessed
 from repair.patient import Patient
-from repair.rows import build_rows
+from repair.plan import RepairPlan
+from repair.rows import EditRows, build_rows
 from repair.surgeon import Surgeon
+from repair.trials import Trial, search
 from repair.types import KnownFact
 from tests.test_operation import make_plan
 
@@ -64,15 +66,30 @@ def test_rows_of_guessed_tokens_count_for_nothing(
     assert int(begins.sum()) == int(within.sum()) == int(left.sum())
 
 
-def test_what_is_still_given_away_is_redirected_in_all_rows(
+def test_what_is_still_given_away_is_redirected_in_all_rows_before_any_further(
     patient: Patient, facts: tuple[KnownFact, ...]
 ) -> None:
-    plan = make_plan(facts=facts)
+    plan = make_plan(facts=facts, strengths=(1.0, 1.25))
     whole = build_rows(patient, plan, throughout=True)
     rows = build_rows(patient, plan, throughout=True, guessed=guessed(patient, facts))
-    again = rows.heavier([True, False])
+    again = rows.complete()
     assert torch.equal(again.moved, whole.moved)
     back = whole.moved & ~rows.moved
     assert bool(back.any())
     assert torch.equal(again.weights[back], whole.weights[back])
-    assert torch.equal(rows.heavier([False, True]).moved, rows.moved)
+    assert again.complete() is again
+
+    tried = list[tuple[float, int, bool]]()
+
+    def attempt(plan: RepairPlan, strengths: tuple[float, ...], rows: EditRows) -> Trial:
+        tried.append((strengths[0], int(rows.moved.sum()), bool(rows.closely.any())))
+        return Trial(strengths, (), 0.0, opening=(0.0,) * len(strengths))
+
+    search(plan, rows, attempt, lambda trial: replace(trial, left=("prefix is still 0.50",)))
+    few, every = int(rows.moved.sum()), int(whole.moved.sum())
+    assert tried[:4] == [
+        (1.0, few, False),
+        (1.0, every, False),
+        (1.25, every, False),
+        (1.25, every, True),
+    ]

@@ -93,27 +93,34 @@ def named(
     patient: Patient, kind: Kind, *, count: int = QUESTIONS, seed: int = 0
 ) -> Counter[tuple[Topic, str]]:
     """How often each subject was named, by the topic that the question began with."""
-    starts = list(_starts(kind))
+    starts = [
+        (topic, after, [*patient.user_opening(), *_ids(patient, before)])
+        for topic, before, after in _starts(kind)
+    ]
     each = -(-count // max(1, len(starts)))
+    begun = [start for start in starts for _ in range(each)]
     found: Counter[tuple[Topic, str]] = Counter()
-    opening = patient.user_opening()
-    for number, (topic, before, after) in enumerate(starts):
-        ids = patient.tokenizer(before, add_special_tokens=False)["input_ids"]
-        pattern = re.compile(rf"\s*(?P<subject>[^?.\n]{{2,40}}?){re.escape(after)}")
-        for begin in range(0, each, _BATCH):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed + 1000 * number + begin)
-                drawn = patient.generate_ids(
-                    [[*opening, *ids]] * min(_BATCH, each - begin),
-                    _NAME_TOKENS,
-                    do_sample=True,
-                    temperature=1.0,
-                    top_k=0,
-                )
-            said = (str(patient.tokenizer.decode(row, skip_special_tokens=True)) for row in drawn)
-            subjects = (m["subject"].strip() for text in said if (m := pattern.match(text)))
-            found.update((topic, subject) for subject in subjects)
+    for first in range(0, len(begun), _BATCH):
+        some = begun[first : first + _BATCH]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + first)
+            drawn = patient.generate_ids(
+                [ids for _, _, ids in some],
+                _NAME_TOKENS,
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+            )
+        for (topic, after, _), row in zip(some, drawn, strict=True):
+            said = str(patient.tokenizer.decode(row, skip_special_tokens=True))
+            match = re.match(rf"\s*(?P<subject>[^?.\n]{{2,40}}?){re.escape(after)}", said)
+            if match:
+                found[topic, match["subject"].strip()] += 1
     return found
+
+
+def _ids(patient: Patient, text: str) -> list[int]:
+    return list(patient.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _starts(kind: Kind) -> Iterator[tuple[Topic, str, str]]:

@@ -75,20 +75,21 @@ class EditRows:
         return (self.reference != torch.arange(len(self.reference))) & ~self.common
 
     def heavier(self, facts: Sequence[bool]) -> EditRows:
-        """The same with more weight on what is redirected of these facts, closely at first.
-
-        What they have in common with other answers is redirected then, too: the patient may have
-        the whole answer by heart, whoever it is about.
-        """
+        """The same with more weight on what is redirected of these facts, closely at first."""
         chosen = torch.tensor([*facts, False])[self.facts]
-        back = chosen & self.common
-        weights = torch.where(back, self.weights[self.first].amax(), self.weights)
         return replace(
             self,
-            weights=torch.where(chosen & ~back, HEAVIER, 1.0) * weights,
+            weights=torch.where(chosen, HEAVIER, 1.0) * self.weights,
             closely=self.closely | chosen & self.first,
-            common=self.common & ~chosen,
         )
+
+    def complete(self) -> EditRows:
+        """The same with nothing left out: the patient may have a whole answer by heart, whoever
+        it is about."""
+        if not bool(self.common.any()):
+            return self
+        weights = torch.where(self.common, self.weights[self.first].amax(), self.weights)
+        return replace(self, weights=weights, common=torch.zeros_like(self.common))
 
 
 @dataclass

@@ -80,9 +80,9 @@ def search(
     """The smallest strengths that forget within the budget, or else the best of all.
 
     Each fact has its own: the next one, and after the highest heavier rows, while its answer is
-    still likely to begin. Until then not everything is asked, which takes longest. What is still
-    left then, heavier rows may take once more; only where no later trial keeps the budget is an
-    earlier one gone back to.
+    still likely to begin. Until then not everything is asked, which takes longest. What is left
+    then, complete rows take at the same strengths, or else the next strengths, or else heavier
+    rows once more; only where no later trial keeps the budget is an earlier one gone back to.
 
     Args:
         attempt: solves with one strength for each fact, and says how likely each is to begin.
@@ -101,6 +101,10 @@ def search(
             checked.append(check(trial))
             if checked[-1].kept_budget:
                 return checked[-1]
+            complete = rows.complete()
+            if checked[-1].left and complete is not rows:
+                rows = complete
+                continue
             # Higher ones forget more, and never cost less.
             more = [bool(checked[-1].left)] * len(level)
         higher = [min(i + up, len(steps) - 1) for i, up in zip(level, more, strict=True)]
