@@ -20,7 +20,7 @@ from repair.world import facts
 from tests.commands import repair
 from tests.test_ledger import commit
 
-FEW = 48
+FEW = 96
 
 
 @pytest.fixture
