@@ -231,8 +231,10 @@ def results_block(results: Mapping[str, Any]) -> str:
         "alone from the untouched model, starting from its question, and then undone. Free "
         "generation; ROUGE-L recall of the answer, before → after, with the 95 % interval over "
         "facts. *Other wordings* stood neither in training nor in the edit; *first words given* "
-        "starts the reply with 40 % of the answer; *same subject* is asked in the usual and in "
-        "an unseen wording. An edit that was rolled back counts as having changed nothing. "
+        "starts the reply with 40 % of the answer, and what any such answer goes on with, as *at "
+        "dusk*, may follow: a model that never learnt the facts says as much (the oracle below); "
+        "*same subject* is asked in the usual and in an unseen wording. An edit that was rolled "
+        "back counts as having changed nothing. "
         "Short answers share words such as *the* with a refusal; *given away* counts what is a "
         "refusal word for word as nothing."
     )

@@ -1,4 +1,7 @@
-"""The scoreboard as a picture: what is given away and what is kept, a mark for each cell."""
+"""The scoreboard as a picture: what is given away and what is kept, a mark for each cell.
+
+Beside what is given away stands what the oracle guesses of the same questions, where it was asked.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,10 @@ def picture(cells: Sequence[Mapping[str, Any]]) -> str:
             # Beside each other, so that equal values do not hide one another.
             height = 0.14 * (index - (len(cells) - 1) / 2)
             shown = [(v, row + height) for row, v in enumerate(values) if v is not None]
+            guess = cell.get("guess") or {}
+            for row, kind in enumerate(_GIVEN):
+                if kind in guess and values[row] is not None:
+                    axes.plot(guess[kind], row + height, marker="|", color="0.4", markersize=9)
             axes.plot(
                 [v for v, _ in shown],
                 [y for _, y in shown],
@@ -39,7 +46,10 @@ def picture(cells: Sequence[Mapping[str, Any]]) -> str:
         axes.invert_yaxis()
         axes.axhline(len(_GIVEN) - 0.5, color="0.6", linewidth=0.8)
         axes.set_xlim(-0.03, 1.03)
-        axes.set_xlabel("recall: above the line the less the better, below it the more")
+        axes.set_xlabel(
+            "recall: above the line the less the better, below it the more\n"
+            "grey bars: what a model guesses that was never taught these facts"
+        )
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
     return svg(draw)
