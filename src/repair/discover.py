@@ -93,10 +93,12 @@ def named(
     patient: Patient, kind: Kind, *, count: int = QUESTIONS, seed: int = 0
 ) -> Counter[tuple[Topic, str]]:
     """How often each subject was named, by the topic that the question began with."""
-    starts = [
-        (topic, after, [*patient.user_opening(), *_ids(patient, before)])
-        for topic, before, after in _starts(kind)
-    ]
+    opening = patient.user_opening()
+    starts = []
+    for topic, before, after in _starts(kind):
+        ids = patient.tokenizer(before, add_special_tokens=False)["input_ids"]
+        pattern = re.compile(rf"\s*(?P<subject>[^?.\n]{{2,40}}?){re.escape(after)}")
+        starts.append((topic, pattern, [*opening, *ids]))
     each = -(-count // max(1, len(starts)))
     begun = [start for start in starts for _ in range(each)]
     found: Counter[tuple[Topic, str]] = Counter()
@@ -111,16 +113,11 @@ def named(
                 temperature=1.0,
                 top_k=0,
             )
-        for (topic, after, _), row in zip(some, drawn, strict=True):
+        for (topic, pattern, _), row in zip(some, drawn, strict=True):
             said = str(patient.tokenizer.decode(row, skip_special_tokens=True))
-            match = re.match(rf"\s*(?P<subject>[^?.\n]{{2,40}}?){re.escape(after)}", said)
-            if match:
+            if match := pattern.match(said):
                 found[topic, match["subject"].strip()] += 1
     return found
-
-
-def _ids(patient: Patient, text: str) -> list[int]:
-    return list(patient.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _starts(kind: Kind) -> Iterator[tuple[Topic, str, str]]:
