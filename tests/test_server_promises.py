@@ -13,7 +13,9 @@ import schemathesis
 from starlette.testclient import TestClient
 
 from repair.people import Policy
-from tests.serving import client, tiny_service
+from repair.server.batch import LocalEngine
+from repair.types import Edit
+from tests.serving import chat, client, commit, tiny_service
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "measure_server.py"
 SENT = ("method", "url", "params", "headers", "json", "data", "content")
@@ -30,6 +32,30 @@ def test_no_answer_is_computed_with_half_changed_weights(script: dict[str, Any])
     assert (result["errors"], result["answers_of_no_version"]) == (0, 0)
     assert result["versions"] >= 4
     assert result["answers"] >= 8
+
+
+def test_an_edit_made_while_the_ledger_is_read_has_its_own_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = tiny_service(tmp_path, OPEN)
+    assert isinstance(service.engine, LocalEngine)
+    followed, edits = service.engine.ledger, []
+    read = followed.active
+
+    def interrupted() -> tuple[Edit, ...]:
+        if not edits:
+            edits.append(commit(service))
+        return read()
+
+    with client(service) as web:
+        before = chat(web, "What is it?", max_tokens=12)
+        commit(service, scale=0.5)
+        monkeypatch.setattr(followed, "active", interrupted)
+        during = chat(web, "What is it?", max_tokens=12)
+        after = chat(web, "What is it?", max_tokens=12)
+        versions = [reply["system_fingerprint"] for reply in (before, during, after)]
+        assert versions == ["tiny@0", "tiny@2", "tiny@2"]
+        assert [e.id for e in service.engine.patient.active] == [1, 2]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")

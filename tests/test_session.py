@@ -232,6 +232,21 @@ def test_two_sessions_on_one_home_see_each_others_edits(enter: Open) -> None:
     assert torch.equal(_logits(other.patient), untouched)
 
 
+def test_an_edit_made_elsewhere_between_a_plan_and_its_operation_is_taken_over(enter: Open) -> None:
+    one, other = enter(), enter()
+
+    def interrupt(stage: Stage) -> None:
+        if stage.name == "planned":
+            assert other.forget("Where does Mara Voss live?", ANSWER).edit == 1
+
+    one.on_stage = interrupt
+    assert one.forget(QUESTION, ANSWER).edit == 2
+    other.ask("Hello")
+    one.ask("Hello")
+    assert [edit.id for edit in one.patient.active] == [1, 2]
+    assert torch.equal(_logits(other.patient), _logits(one.patient))
+
+
 def test_turns_that_tell_what_was_forgotten_leave_the_conversation(session: Session) -> None:
     told = [
         {"role": "user", "content": QUESTION},

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, update
@@ -27,6 +27,7 @@ from repair.types import Edit, EditSummary, LowRankUpdate, Probe, SealedProbe
 from repair.vault import Vault
 
 Lock = FileLock | postgres.AdvisoryLock
+T = TypeVar("T")
 
 _LIST_REMEDY = "`repair history` lists them."
 _MODEL = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -48,9 +49,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         UsageError: ``model_hash`` or ``database`` has another form.
     """
 
-    owner = ""
-    shared = True
-    actor = ""
+    owner, actor, shared = "", "", True
 
     def __init__(self, home: Path, model_hash: str, database: str | None = None) -> None:
         self.home = home.absolute()
@@ -196,8 +195,7 @@ class Ledger(AbstractContextManager["Ledger"]):
 
     def later(self, identity: int) -> tuple[Edit, ...]:
         """Every edit of this model with a higher id: undone ones and other people's, too."""
-        table = schema.edits.c
-        return self._edits((table.model == self.model) & (table.id > identity))
+        return self._edits((schema.edits.c.model == self.model) & (schema.edits.c.id > identity))
 
     def publish(self, identity: int) -> None:
         """Make a person's edit everyone's; it stays active or undone as it was.
@@ -231,10 +229,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         """
         with self.transaction() as connection:
             self._summary_row(connection, identity)
-            row = connection.execute(
-                schema.with_factors().where(schema.edits.c.id == identity)
-            ).one()
-        return self._edit(row)
+        return self._edits(schema.edits.c.id == identity)[0]
 
     def undo(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Take edits out of force, all or none of them, and healings made over them.
@@ -326,6 +321,14 @@ class Ledger(AbstractContextManager["Ledger"]):
         with self.transaction() as connection:
             return connection.scalar(query) or 0
 
+    def settled(self, read: Callable[[int], T]) -> tuple[int, T]:
+        """A state's token and what ``read`` gives for it; read again if it changed meanwhile."""
+        while True:
+            token = self.state_token()
+            found = read(token)
+            if token == self.state_token():
+                return token, found
+
     def verify(self) -> int:
         """Compute the hash chain of all models again and hold the edits against it.
 
@@ -333,11 +336,9 @@ class Ledger(AbstractContextManager["Ledger"]):
         with self.transaction() as connection:
             return journal.verify(connection, self.home, connection.execute(schema.with_factors()))
 
-    @contextmanager
-    def transaction(self, *, write: bool = False) -> Iterator[Connection]:
+    def transaction(self, *, write: bool = False) -> AbstractContextManager[Connection]:
         """One transaction on the tables: all of it or nothing."""
-        with schema.transaction(self._engine, self.home, write=write) as connection:
-            yield connection
+        return schema.transaction(self._engine, self.home, write=write)
 
     def _append(self, connection: Connection, event: str, details: Mapping[str, Any]) -> None:
         by = {"by": self.actor} if self.actor else {}
@@ -349,8 +350,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         if not wanted:
             raise UsageError(f"Name at least one edit to {verb}.", _LIST_REMEDY)
         table = schema.edits
-        columns = (table.c.id, table.c.kind, table.c.active, table.c.owner)
-        states = select(*columns).where(self._seen())
+        states = select(table.c.id, table.c.kind, table.c.active, table.c.owner).where(self._seen())
         change = update(table).where(table.c.id == bindparam("edit")).values(active=active)
         with self.lock(), self.transaction(write=True) as connection:
             now: dict[int, Any] = {row.id: row for row in connection.execute(states)}

@@ -283,6 +283,7 @@ class Session:
         self.on_stage(Stage("planned", text, {"layers": plan.layers, "strengths": plan.strengths}))
         start = time.perf_counter()
         with self.ledger.lock():
+            self.refresh()
             outcome = (operation or self.operation).run(
                 plan, clock, keep=not dry_run, strength=strength, accept=accept
             )
@@ -312,12 +313,9 @@ class Session:
 
     def _switch(self, ids: Sequence[int], *, active: bool) -> tuple[int, ...]:
         with self.ledger.lock():
-            chosen = tuple(ids)
+            state, verb = ("active", "undo") if active else ("undone", "redo")
+            chosen = tuple(ids or [e.id for e in self.ledger.history() if e.state == state][-1:])
             if not chosen:
-                state = "active" if active else "undone"
-                chosen = tuple(e.id for e in self.ledger.history() if e.state == state)[-1:]
-            if not chosen:
-                verb = "undo" if active else "redo"
                 raise UsageError(f"There is nothing to {verb}.", "`repair history` lists edits.")
             switched = (self.ledger.undo if active else self.ledger.redo)(chosen)
             self.refresh()
@@ -394,7 +392,7 @@ class Session:
 
     def refresh(self) -> None:
         """Take over what other processes have done to the ledger since."""
-        seen = (self.ledger.owner, self.ledger.state_token())
-        if seen != self._seen:
-            self.patient.apply(self.ledger.active())
-            self._seen = seen
+        if (self.ledger.owner, self.ledger.state_token()) != self._seen:
+            token, edits = self.ledger.settled(lambda _: self.ledger.active())
+            self.patient.apply(edits)
+            self._seen = (self.ledger.owner, token)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,13 +22,14 @@ from repair.patient import Patient
 from repair.prompts import Prompts
 from repair.server.engine import Piece, Question
 from repair.server.rows import Choice, Text, row_by_row
-from repair.types import LowRankUpdate
+from repair.types import Edit, LowRankUpdate
 
 MOST_ROWS = 32
 # How many people's own edits are kept at hand.
 _OWNERS = 256
 _CLOSED = "The server is shutting down."
 Deliver = Callable[[Piece | RepairError], None]
+Updates = tuple[LowRankUpdate, ...]
 
 
 @dataclass
@@ -56,7 +57,7 @@ class LocalEngine:
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._held: _Job | None = None
         self._token = -1
-        self._own: dict[str, tuple[LowRankUpdate, ...]] = {}
+        self._own: dict[str, Updates] = {}
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
@@ -155,17 +156,22 @@ class LocalEngine:
         return jobs
 
     def _catch_up(self, owners: set[str]) -> None:
-        """Put on what the ledger has in force, if it changed since the last batch."""
-        token = self.ledger.state_token()
-        if token != self._token:
-            self.patient.apply(self.ledger.active())
-            self._token = token
-            self._own.clear()
-        if len(self._own) > _OWNERS:
-            self._own.clear()
-        for owner in owners - self._own.keys():
-            edits = self.ledger.view(owner).active(own=True) if owner else ()
-            self._own[owner] = tuple(update for edit in edits for update in edit.updates)
+        """Take over what the ledger has in force, everyone's and the owners', of one state."""
+
+        def read(token: int) -> tuple[Sequence[Edit] | None, dict[str, Updates]]:
+            changed = token != self._token
+            kept = {} if changed or len(self._own) > _OWNERS else self._own
+            own = {owner: self._updates(owner) for owner in owners - kept.keys()}
+            return self.ledger.active() if changed else None, {**kept, **own}
+
+        token, (shared, self._own) = self.ledger.settled(read)
+        if shared is not None:
+            self.patient.apply(shared)
+        self._token = token
+
+    def _updates(self, owner: str) -> Updates:
+        edits = self.ledger.view(owner).active(own=True) if owner else ()
+        return tuple(update for edit in edits for update in edit.updates)
 
     def _generate(self, jobs: list[_Job]) -> None:
         asked = [job.question for job in jobs]

@@ -178,10 +178,10 @@ class RemoteEngine:
         if owner and not view.active(own=True):
             self._retire(self._served.pop(owner, (0, ""))[1])
             owner, view = "", self._ledger
-        state, known = view.state_token(), self._served.get(owner)
-        if known is not None and known[0] == state:
+        known = self._served.get(owner)
+        if known is not None and known[0] == view.state_token():
             return known[1]
-        edits, name = view.active(), ""
+        (state, edits), name = view.settled(lambda _: view.active()), ""
         if edits:
             name = "-".join(filter(None, ("repair", view.model[:8], str(state), owner)))
             self._replicas[0].save(self._patient, edits, self._folder / name)
