@@ -39,7 +39,8 @@ def test_an_edit_made_while_the_ledger_is_read_has_its_own_version(
 ) -> None:
     service = tiny_service(tmp_path, OPEN)
     assert isinstance(service.engine, LocalEngine)
-    followed, edits = service.engine.ledger, []
+    followed = service.engine.ledger
+    edits: list[int] = []
     read = followed.active
 
     def interrupted() -> tuple[Edit, ...]:
