@@ -15,7 +15,7 @@ SPLIT ?= test
 RUN := $(BIN)/repair bench
 EDITS := $(RUN) edits --heal 0 --oracle oracle
 
-.PHONY: help demo test test-engines test-llama-server test-ray test-flower check clean
+.PHONY: help demo test test-engines test-llama-server test-ray test-flower test-lm-eval check clean
 .PHONY: bench bench-edits bench-thousand bench-tune
 .DEFAULT_GOAL := help
 
@@ -24,7 +24,8 @@ help:
 	@echo "make test    lint, types and tests"
 	@echo "make test-engines   what llama.cpp makes of exported files (needs Node.js 20) and its server"
 	@echo "                    of edits (builds it: a C++ compiler, 15 minutes), and a local Ray cluster"
-	@echo "                    and a Flower federation that forget (installs 1.2 GB)"
+	@echo "                    and a Flower federation that forget, and lm-eval on"
+	@echo "                    exported models (installs 3 GB)"
 	@echo "make check   lint and types alone"
 	@echo "make bench   measure and attack every method, and write the report; goes on where it stood"
 	@echo "make bench-tune  search every method's settings anew, on the tune split"
@@ -46,7 +47,7 @@ LLAMA_CPP ?= $(shell case "$$(uname -sm)" in \
   ("Darwin arm64") echo mac-arm64-metal;; (Darwin*) echo mac-x64;; \
   ("Linux aarch64") echo linux-arm64;; (*) echo linux-x64;; esac)
 
-test-engines: $(STAMP) $(ENGINES)/.installed test-llama-server test-ray test-flower
+test-engines: $(STAMP) $(ENGINES)/.installed test-llama-server test-ray test-flower test-lm-eval
 	@ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines/llama_cpp.py
 
 $(ENGINES)/.installed: tests/engines/package.json
@@ -99,6 +100,13 @@ test-flower: $(STAMP)
 	  'import site; print(site.getsitepackages()[0])')/repair.pth"
 	@$(BIN)/python -m pytest tests/engines/flower_app.py -W default -o timeout=1800
 
+# So does lm-evaluation-harness; it reads exported folders and needs nothing of this project.
+EVAL := .venv-eval
+test-lm-eval: $(STAMP)
+	@test -x $(EVAL)/bin/lm_eval || { $(PYTHON) -m venv $(EVAL) && \
+	  $(EVAL)/bin/pip install -qq "$$(grep ^torch== requirements.lock)" 'lm-eval[hf]>=0.4.9'; }
+	@$(BIN)/python -m pytest tests/engines/lm_eval_tasks.py
+
 check: $(STAMP)
 	@scripts/check
 
@@ -127,7 +135,7 @@ bench-tune: $(STAMP)
 	@$(RUN) tune --size 1 --trials 10 --workers $(WORKERS)
 
 clean:
-	@rm -rf $(VENV) $(RAY) $(FLOWER) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	@rm -rf $(VENV) $(RAY) $(FLOWER) $(EVAL) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The pins were made on Python 3.11; some of them do not exist for 3.10, which gets the
