@@ -16,7 +16,7 @@ RUN := $(BIN)/repair bench
 EDITS := $(RUN) edits --heal 0 --oracle oracle
 
 .PHONY: help demo test test-engines test-llama-server test-ray test-flower test-lm-eval check clean
-.PHONY: bench bench-edits bench-thousand bench-tune
+.PHONY: bench bench-edits bench-attack bench-thousand bench-tune
 .DEFAULT_GOAL := help
 
 help:
@@ -111,25 +111,27 @@ check: $(STAMP)
 	@scripts/check
 
 # Largest value first. One thread a process; the processes are the parallelism.
-bench bench-edits bench-thousand bench-tune: export OMP_NUM_THREADS = 1
+bench bench-edits bench-attack bench-thousand bench-tune: export OMP_NUM_THREADS = 1
 bench: $(STAMP)
+	@$(MAKE) --no-print-directory -j $(WORKERS) bench-thousand bench-attack
 	@$(RUN) run --split $(SPLIT) --size 1 --workers $(WORKERS) --out $(GRID)
 	@$(RUN) run --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID)
-	@$(RUN) attack --task all --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID) \
-	  --method untouched,oracle,ga,npo,rmu,simnpo,stamp,repair
 	@$(RUN) run --split $(SPLIT) --size full --limit 40 --workers $(WORKERS) --out $(GRID)
-	@$(MAKE) --no-print-directory -j $(WORKERS) bench-edits bench-thousand
 	@$(RUN) report $(GRID) --out $(RESULTS)/report
 
-# One chain of edits cannot be shared out, so the long one runs beside the rest. A thousand at once
-# take hours.
+# One chain of edits cannot be shared out, so the thousand run beside the rest of what takes long.
+bench-thousand: $(STAMP)
+	@$(EDITS) --split pool --counts 1000 --out $(RESULTS)/bench-edits-1000.json
+
 bench-edits: $(STAMP)
 	@$(BIN)/python scripts/measure_edits.py --split $(SPLIT) --per-task 30 \
 	  --out $(RESULTS)/edits.json
 	@$(EDITS) --split $(SPLIT) --counts 1,10,100 --out $(RESULTS)/bench-edits.json
 
-bench-thousand: $(STAMP)
-	@$(EDITS) --split pool --counts 1000 --no-together --out $(RESULTS)/bench-edits-1000.json
+bench-attack: bench-edits
+	@$(RUN) attack --task all --split $(SPLIT) --size 10 --out $(GRID) \
+	  --workers $$(( $(WORKERS) > 1 ? $(WORKERS) - 1 : 1 )) \
+	  --method untouched,oracle,ga,npo,rmu,simnpo,stamp,repair
 
 bench-tune: $(STAMP)
 	@$(RUN) tune --size 1 --trials 10 --workers $(WORKERS)

@@ -16,7 +16,7 @@ _MARKS = "osD^v<>P"
 
 
 def picture(cells: Sequence[Mapping[str, Any]]) -> str:
-    """SVG of a result's cells; the same cells draw the same bytes.
+    """SVG of a result's cells with their intervals; the same cells draw the same bytes.
 
     Raises:
         EnvironmentProblem: matplotlib is not installed.
@@ -25,31 +25,45 @@ def picture(cells: Sequence[Mapping[str, Any]]) -> str:
 
     def draw(axes: Any) -> None:
         for index, cell in enumerate(cells):
-            found = [cell["attacks"].get(kind) for kind in _GIVEN]
-            values = [None if one is None else one["mean"] for one in found]
-            values += [cell["kept"][name]["ratio"] for name in _KEPT]
             # Beside each other, so that equal values do not hide one another.
-            height = 0.14 * (index - (len(cells) - 1) / 2)
-            shown = [(v, row + height) for row, v in enumerate(values) if v is not None]
-            guess = cell.get("guess") or {}
-            for row, kind in enumerate(_GIVEN):
-                if kind in guess and values[row] is not None:
-                    axes.plot(guess[kind], row + height, marker="|", color="0.4", markersize=9)
-            axes.plot(
-                [v for v, _ in shown],
-                [y for _, y in shown],
-                linestyle="",
-                marker=_MARKS[index % len(_MARKS)],
-                label=cell["cell"].replace("-", " "),
-            )
+            beside = 0.8 * ((index + 0.5) / len(cells) - 0.5)
+            _draw_cell(axes, cell, beside, _MARKS[index % len(_MARKS)])
         axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.axhline(len(_GIVEN) - 0.5, color="0.6", linewidth=0.8)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        for row in range(1, len(names)):
+            dark = row == len(_GIVEN)
+            axes.axhline(row - 0.5, color="0.4" if dark else "0.85", linewidth=0.8)
         axes.set_xlim(-0.03, 1.03)
         axes.set_xlabel(
-            "recall: above the line the less the better, below it the more\n"
+            "recall: above the dark line the less the better, below it the more\n"
             "grey bars: what a model guesses that was never taught these facts"
         )
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
-    return svg(draw)
+    return svg(draw, height=1.5 + len(names) * max(0.35, 0.09 * len(cells)))
+
+
+def _draw_cell(axes: Any, cell: Mapping[str, Any], beside: float, mark: str) -> None:
+    """One cell's marks, each ``beside`` the middle of its row."""
+    rows = {
+        row: cell["attacks"][kind] for row, kind in enumerate(_GIVEN) if kind in cell["attacks"]
+    }
+    points = [(row, one["mean"], one["low"], one["high"]) for row, one in rows.items()]
+    for row, name in enumerate(_KEPT, len(_GIVEN)):
+        kept = cell["kept"][name]
+        share = kept["ratio"] / kept["mean"] if kept["mean"] else 1.0
+        points.append((row, kept["ratio"], share * kept["low"], share * kept["high"]))
+    guess = cell.get("guess") or {}
+    for row in rows:
+        if _GIVEN[row] in guess:
+            axes.plot(guess[_GIVEN[row]], row + beside, marker="|", color="0.4", markersize=7)
+    axes.errorbar(
+        [value for _, value, _, _ in points],
+        [row + beside for row, _, _, _ in points],
+        xerr=[[v - low for _, v, low, _ in points], [high - v for _, v, _, high in points]],
+        fmt=mark,
+        markersize=4,
+        elinewidth=0.5,
+        label=cell["cell"].replace("-", " "),
+    )

@@ -99,8 +99,8 @@ def _endless(marks: Sequence[str]) -> Iterator[str]:
         yield from marks
 
 
-def svg(draw: Callable[[Any], None]) -> str:
-    """What a function draws on one pair of axes.
+def svg(draw: Callable[[Any], None], height: float = _HEIGHT) -> str:
+    """What a function draws on one pair of axes, ``height`` inches high.
 
     Raises:
         EnvironmentProblem: matplotlib is not installed.
@@ -113,7 +113,7 @@ def svg(draw: Callable[[Any], None]) -> str:
             "Pictures need matplotlib.", "Install it: pip install 'repair-unlearning[bench]'."
         ) from error
     with matplotlib.rc_context({"svg.hashsalt": "repair", "svg.fonttype": "none"}):
-        figure = figures.Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+        figure = figures.Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(color="#DDDDDD", linewidth=0.5)
         draw(axes)
