@@ -9,10 +9,11 @@ from repair.bench.scoreboard_picture import picture
 
 def _cell(name: str, recall: float) -> dict[str, Any]:
     kinds = ("exact", "paraphrase", "prefix_40", "few_shot", "role_play")
+    kept = {"ratio": 1.0 - recall, "mean": 0.9 - recall, "low": 0.5, "high": 0.95}
     return {
         "cell": name,
-        "attacks": {kind: {"mean": recall} for kind in kinds},
-        "kept": {name: {"ratio": 1.0 - recall} for name in ("neighbours", "untouched", "world")},
+        "attacks": {kind: {"mean": recall, "low": 0.0, "high": 0.5} for kind in kinds},
+        "kept": dict.fromkeys(("neighbours", "untouched", "world"), kept),
     }
 
 
@@ -23,3 +24,5 @@ def test_all_cells_and_measures_are_drawn() -> None:
         assert f">{text}</text>" in drawn
     assert drawn == picture(cells)
     assert drawn != picture(cells[:1])
+    cells[0]["attacks"]["exact"]["high"] = 0.9
+    assert drawn != picture(cells), "the interval is not drawn"
