@@ -33,8 +33,8 @@ def heal(session: Session, *, keep: bool = True, begun: int = BEGUN) -> dict[str
     or rolled_back (healing would have given more away, or restored nothing).
     """
     start = time.perf_counter()
-    session.refresh()
     with session.ledger.lock():
+        session.refresh()
         requests, also = requests_of(session)
         session.on_stage(Stage("found", f"{len(requests)} facts to stay forgotten", {}))
         healer = Healer(session.operation, session.surgeon, begun=begun)
