@@ -16,7 +16,7 @@ RUN := $(BIN)/repair bench
 EDITS := $(RUN) edits --heal 0 --oracle oracle
 
 .PHONY: help demo test test-engines test-llama-server test-ray test-flower test-lm-eval check clean
-.PHONY: bench bench-edits bench-attack bench-thousand bench-tune
+.PHONY: bench bench-edits bench-single bench-thousand bench-tune
 .DEFAULT_GOAL := help
 
 help:
@@ -111,15 +111,16 @@ check: $(STAMP)
 	@scripts/check
 
 # Largest value first. One thread a process; the processes are the parallelism.
-bench bench-edits bench-attack bench-thousand bench-tune: export OMP_NUM_THREADS = 1
+bench bench-edits bench-single bench-thousand bench-tune: export OMP_NUM_THREADS = 1
 bench: $(STAMP)
-	@$(MAKE) --no-print-directory -j $(WORKERS) bench-thousand bench-attack
-	@$(RUN) run --split $(SPLIT) --size 1 --workers $(WORKERS) --out $(GRID)
+	@$(MAKE) --no-print-directory -j $(WORKERS) bench-thousand bench-single
 	@$(RUN) run --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID)
+	@$(RUN) attack --task all --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID) \
+	  --method untouched,oracle,ga,npo,rmu,simnpo,stamp,repair
 	@$(RUN) run --split $(SPLIT) --size full --limit 40 --workers $(WORKERS) --out $(GRID)
 	@$(RUN) report $(GRID) --out $(RESULTS)/report
 
-# One chain of edits cannot be shared out, so the thousand run beside the rest of what takes long.
+# One chain of edits cannot be shared out, so the thousand run beside what takes as long.
 bench-thousand: $(STAMP)
 	@$(EDITS) --split pool --counts 1000 --out $(RESULTS)/bench-edits-1000.json
 
@@ -128,10 +129,9 @@ bench-edits: $(STAMP)
 	  --out $(RESULTS)/edits.json
 	@$(EDITS) --split $(SPLIT) --counts 1,10,100 --out $(RESULTS)/bench-edits.json
 
-bench-attack: bench-edits
-	@$(RUN) attack --task all --split $(SPLIT) --size 10 --out $(GRID) \
-	  --workers $$(( $(WORKERS) > 1 ? $(WORKERS) - 1 : 1 )) \
-	  --method untouched,oracle,ga,npo,rmu,simnpo,stamp,repair
+bench-single: bench-edits
+	@$(RUN) run --split $(SPLIT) --size 1 --out $(GRID) \
+	  --workers $$(( $(WORKERS) > 1 ? $(WORKERS) - 1 : 1 ))
 
 bench-tune: $(STAMP)
 	@$(RUN) tune --size 1 --trials 10 --workers $(WORKERS)
