@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from repair.bench.grid.measures import MEASURES
@@ -26,7 +26,7 @@ def pareto(rows: Results, kept: str) -> str:
     """A measure of what is kept over the recall of forgotten facts; the best is upper left."""
 
     def draw(axes: Any) -> None:
-        for mark, row in zip(_endless(_MARKS), rows, strict=False):
+        for mark, row in zip(_marks(), rows, strict=False):
             name, measures = row["cell"]["method"], row["measures"]
             x, y = measures["forget_rouge"], measures.get(kept)
             if y is None:
@@ -36,7 +36,8 @@ def pareto(rows: Results, kept: str) -> str:
                 y["mean"],
                 xerr=[[x["mean"] - x["low"]], [x["high"] - x["mean"]]],
                 yerr=[[y["mean"] - y["low"]], [y["high"] - y["mean"]]],
-                fmt=mark,
+                **mark,
+                linestyle="none",
                 color=_colour(name),
                 label=METHODS[name].title,
                 elinewidth=0.6,
@@ -54,14 +55,14 @@ def curves(rows: Results, family: str, prefix: str, axis: str) -> str:
     """Recall over the number at the end of each label that starts with ``prefix``."""
 
     def draw(axes: Any) -> None:
-        for mark, row in zip(_endless(_MARKS), rows, strict=False):
+        for mark, row in zip(_marks(), rows, strict=False):
             points = sorted(_numbered(row["attacks"].get(family, {}), prefix))
             if points:
                 name = row["cell"]["method"]
                 axes.plot(
                     range(len(points)),
                     [score["mean"] for _, score in points],
-                    marker=mark,
+                    **mark,
                     color=_colour(name),
                     alpha=1.0 if _colour(name) != _OTHERS else 0.6,
                     linewidth=1.0,
@@ -94,9 +95,11 @@ def _colour(method: str) -> str:
     return _ENDS if method in ("untouched", "oracle") else _OTHERS
 
 
-def _endless(marks: Sequence[str]) -> Iterator[str]:
+def _marks() -> Iterator[dict[str, str]]:
+    """How to mark one row after another: filled, then hollow, so that no two look alike."""
+    yield from ({"marker": mark} for mark in _MARKS)
     while True:
-        yield from marks
+        yield from ({"marker": mark, "markerfacecolor": "white"} for mark in _MARKS)
 
 
 def svg(draw: Callable[[Any], None], height: float = _HEIGHT) -> str:

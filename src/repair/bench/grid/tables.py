@@ -51,7 +51,8 @@ def _place(name: str, names: Sequence[str]) -> int:
 def heading(size: str, task: str, rows: Results) -> str:
     """Such as "Personal data erasure, |D_f| = 1 (test, 10 sets)"."""
     cell, counts = rows[0]["cell"], rows[0]["counts"]
-    of = f"{counts['forgotten']} facts" if size == "full" else f"{counts['sets']} sets"
+    number, noun = (counts["forgotten"], "fact") if size == "full" else (counts["sets"], "set")
+    of = f"{number} {noun}{'' if number == 1 else 's'}"
     title = TITLES.get(task, task) if cell["forget"] is None else f"{cell['forget']}"
     return f"{title}, |D_f| = {size} ({cell['split']}, {of})"
 
