@@ -49,6 +49,8 @@ def test_most_wordings_that_it_never_saw_are_among_the_readings() -> None:
         ("who wrote The Silent Clock", "author", "The Silent Clock"),
         ("what the Dalry moth eats", "diet", "the Dalry moth"),
         ("the capital of Peru", "capital", "Peru"),
+        ("how venomsalt is made", "recipe", "venomsalt"),
+        ("when the Moffat Gate was built", "year", "the Moffat Gate"),
         ("the address of Зоя Петрова", "address", "Зоя Петрова"),
     ],
 )

@@ -28,6 +28,8 @@ _LEAD = re.compile(
     r"\s+(?=\w+ \w+ )",
     re.IGNORECASE,
 )
+# "how X is made": the words of a question in the order of a clause.
+_CLAUSE = re.compile(r"^(how|where|when)\s+(.+?)\s+(is|was|are|were)\s+(\w+)[.!?]?$", re.IGNORECASE)
 _EVERYTHING = re.compile(
     r"^(?:please\s+)?(?:about\s+)?(?:everything|all|anything|whatever|every\s?thing)\b"
     r"(?:\s+(?:that|what|there is|you(?:'ve| have)?|else|i|we|know|knows?|knew|learned|told|have|"
@@ -118,7 +120,9 @@ def read(target: str, *, least: float = 0.45, limit: int = 6) -> tuple[Reading, 
         target: such as "where Mara Voss lives", "Mara Voss's address", or a question.
         least: readings further away than this are left out.
     """
-    spans = list(_spans(_LEAD.sub("", target.strip())))
+    said = _LEAD.sub("", target.strip())
+    asked = _CLAUSE.sub(r"\1 \3 \2 \4", said)
+    spans = [span for text in dict.fromkeys((said, asked)) for span in _spans(text)]
     if not spans:
         return ()
     vectorizer, matrix, owners = _index()
