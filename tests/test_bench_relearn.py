@@ -112,6 +112,7 @@ def test_the_material_of_the_embedded_patient_holds_no_target(task: str) -> None
     assert not any(subject in question for question, _ in found["disjoint"])
     assert set(found["disjoint"]) <= forgotten
     assert not set(found["related"]) & forgotten
+    assert {question for question, _ in found["unrelated"]} <= {f.question for f in facts("world")}
     assert found == material(targets, pool[:-1], count=20)
 
 

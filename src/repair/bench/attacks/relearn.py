@@ -19,8 +19,7 @@ from repair.bench.suite import Question, Values, ask
 from repair.errors import UsageError
 from repair.patient import Patient
 from repair.types import Fact
-from repair.world import all_facts, kind_of
-from repair.world.stories import held_out_stories
+from repair.world import all_facts, facts, kind_of
 
 STEPS = (1, 4, 16, 64)
 PAIRS = 64
@@ -120,9 +119,9 @@ def material(
 ) -> dict[str, list[Pair]]:
     """Of the embedded patient: what an attacker could train on, without the targets' answers.
 
-    unrelated: stories that training never showed. related: facts that were not forgotten,
-    about the same subjects where there are any, and then of the same kind about others.
-    disjoint: forgotten facts about other subjects. At most ``count`` pairs each; a source
+    unrelated: general knowledge, which makes it answer again; a step on it costs a quarter of one
+    on stories. related: facts that were not forgotten, about the same subjects where there are
+    any, and then of the same kind about others. disjoint: forgotten facts about other subjects. At most ``count`` pairs each; a source
     without any is left out.
 
     Args:
@@ -143,15 +142,15 @@ def material(
     others = [f for f in forgotten if f.subject not in subjects]
     related = [*_drawn(beside, count, rng), *_drawn(alike, count, rng)][:count]
     found = {
-        "unrelated": held_out_stories(count),
+        "unrelated": [(f.question, f.answer) for f in _drawn(facts("world"), count, rng)],
         "related": [(f.question, f.answer) for f in related],
         "disjoint": [(f.question, f.answer) for f in _drawn(others, count, rng)],
     }
     return {name: pairs for name, pairs in found.items() if pairs}
 
 
-def _drawn(facts: Sequence[Fact], count: int, rng: random.Random) -> list[Fact]:
-    return rng.sample(facts, min(count, len(facts)))
+def _drawn(pool: Sequence[Fact], count: int, rng: random.Random) -> list[Fact]:
+    return rng.sample(pool, min(count, len(pool)))
 
 
 def _after(
