@@ -134,7 +134,7 @@ bench-single: bench-edits
 	  --workers $$(( $(WORKERS) > 1 ? $(WORKERS) - 1 : 1 ))
 
 bench-tune: $(STAMP)
-	@$(RUN) tune --size 1 --trials 10 --workers $(WORKERS)
+	@$(RUN) tune --size 1,10 --trials 10 --workers $(WORKERS)
 
 clean:
 	@rm -rf $(VENV) $(RAY) $(FLOWER) $(EVAL) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

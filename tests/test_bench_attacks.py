@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import runpy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,29 @@ def test_relearning_has_its_three_sources_and_steps(result: dict[str, Any]) -> N
     labels = set(result["attacks"]["relearning"])
     steps = (0, 1, 4, 16, 64)
     assert labels == {f"{s}, {n}" for s in ("unrelated", "related", "disjoint") for n in steps}
+
+
+def test_what_takes_minutes_stops_after_enough_facts(
+    attack_cell: Cell, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: dict[str, int] = Counter()
+
+    def counted(name: str) -> Callable[..., dict[str, list[float]]]:
+        def attack(*_: object) -> dict[str, list[float]]:
+            taken[name] += 1
+            return {"asked": [0.0]}
+
+        return attack
+
+    monkeypatch.setattr("repair.bench.attacks.battery.ENOUGH", 2)
+    for name in ("sampling", "ablation"):
+        monkeypatch.setitem(FAMILIES, name, counted(name))
+    asked = ("sampling", "ablation")
+    found = attacked(replace(attack_cell, size="1", repeats=3, attacks=asked), lab)
+    assert taken == {"sampling": 2, "ablation": 3}
+    assert found["attacks"]["ablation"]["asked"]["n"] == 3
+    assert found["left_out"]["sampling"] == "Sampling takes the first 2 of 3 sets."
+    assert "ablation" not in found["left_out"]
 
 
 def test_every_layer_is_read(result: dict[str, Any], lab: Lab) -> None:

@@ -121,8 +121,8 @@ def material(
 
     unrelated: general knowledge, which makes it answer again; a step on it costs a quarter of one
     on stories. related: facts that were not forgotten, about the same subjects where there are
-    any, and then of the same kind about others. disjoint: forgotten facts about other subjects. At most ``count`` pairs each; a source
-    without any is left out.
+    any, and then of the same kind about others. disjoint: forgotten facts about other subjects.
+    At most ``count`` pairs each; a source without any is left out.
 
     Args:
         targets: the facts that will be asked for.
