@@ -115,8 +115,8 @@ bench bench-edits bench-single bench-thousand bench-tune: export OMP_NUM_THREADS
 bench: $(STAMP)
 	@$(MAKE) --no-print-directory -j $(WORKERS) bench-thousand bench-single
 	@$(RUN) run --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID)
-	@$(RUN) attack --task all --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID) \
-	  --method untouched,oracle,ga,npo,rmu,simnpo,stamp,repair
+	@$(RUN) attack --task all --split $(SPLIT) --size 10 --repeats 5 --workers $(WORKERS) \
+	  --method untouched,oracle,wga,asu,rmu,idkdpo,undial,stamp,repair --out $(GRID)
 	@$(RUN) run --split $(SPLIT) --size full --limit 40 --workers $(WORKERS) --out $(GRID)
 	@$(RUN) report $(GRID) --out $(RESULTS)/report
 
