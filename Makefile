@@ -116,7 +116,7 @@ bench: $(STAMP)
 	@$(MAKE) --no-print-directory -j $(WORKERS) bench-thousand bench-single
 	@$(RUN) run --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID)
 	@$(RUN) attack --task all --split $(SPLIT) --size 10 --repeats 5 --workers $(WORKERS) \
-	  --method untouched,oracle,wga,asu,rmu,idkdpo,undial,stamp,repair --out $(GRID)
+	  --method untouched,oracle,wga,rmu,undial,stamp,repair --out $(GRID)
 	@$(RUN) run --split $(SPLIT) --size full --limit 40 --workers $(WORKERS) --out $(GRID)
 	@$(RUN) report $(GRID) --out $(RESULTS)/report
 
