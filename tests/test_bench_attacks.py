@@ -21,7 +21,7 @@ from repair.bench.grid import tables, tofu
 from repair.bench.grid.cells import Cell
 from repair.bench.grid.lab import Lab
 from repair.bench.grid.measuring import measured
-from repair.bench.grid.page import front_block, results_block, write_report
+from repair.bench.grid.page import everywhere, front_block, results_block, write_report
 from repair.bench.grid.results import write_whole
 from repair.errors import UsageError
 from tests.bench_grid import grid_cell, grid_lab
@@ -202,6 +202,33 @@ def test_the_front_page_has_means_and_the_worst_of_each_kind_of_attack(folder: P
     shown = [float(cell) for cell in line.split("|")[2:-1]]
     assert sorted(shown) == [pytest.approx(value, abs=0.005) for value in sorted(worst)]
     assert "relearning: related" not in block
+
+
+def test_the_front_page_counts_the_tables_in_which_a_method_forgets_and_keeps(
+    folder: Path,
+) -> None:
+    from repair.bench.grid.results import read_folder
+
+    (row, *_) = [r for r in read_folder(folder) if r["cell"]["kind"] == "run"]
+
+    def made(method: str, size: str, forget: float, kept: float) -> dict[str, Any]:
+        means = {"forget_rouge": forget, "retain_rouge": kept, "neighbours_rouge": 1.0}
+        return {
+            **row,
+            "cell": {**row["cell"], "method": method, "size": size},
+            "measures": {**row["measures"], **{k: {"mean": v} for k, v in means.items()}},
+        }
+
+    one = [made("ga", "1", 0.05, 0.95), made("repair", "1", 0.0, 1.0), made("npo", "1", 0.06, 1.0)]
+    assert everywhere(one) == ""
+    more = [
+        made("ga", "10", 0.0, 0.94),
+        made("repair", "10", 0.02, 1.0),
+        made("oracle", "10", 0, 1),
+    ]
+    assert everywhere([*one, *more]).endswith(
+        "of 2 tables: RePAIR (this project) in 2, GA in 1, every other method in none."
+    )
 
 
 def test_a_table_can_be_read_as_plain_lines() -> None:

@@ -6,6 +6,7 @@ Knows results, tables and plots; measures nothing. What it says is what the file
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ def write_report(folder: Path, out: Path) -> tuple[Path, Path]:
 def report(results: Results) -> Iterator[Part]:
     """Every part of the page, in order."""
     yield Part(heading="What was forgotten, kept and recovered", text=_preface(results))
+    yield Part(text=everywhere(results))
     for kind, parts in (("run", _run_parts), ("attack", _attack_parts)):
         of = [result for result in results if result["cell"]["kind"] == kind]
         for (size, task), rows in tables.groups(of):
@@ -82,7 +84,7 @@ def results_block(results: Results) -> str:
 
 def front_block(results: Results) -> str:
     """The same in short, for a front page: means alone, and the worst of each kind of attack."""
-    blocks = []
+    blocks = [everywhere(results)]
     for kind, title, text, rows in _tables(results, tables.short_table, tables.worst_table):
         # What a person asks for is one thing; the rest is folded away.
         if kind == "run" and rows[0]["cell"]["size"] == "1":
@@ -90,7 +92,21 @@ def front_block(results: Results) -> str:
         else:
             named = f"{'Attacked: ' if kind == 'attack' else ''}{title}"
             blocks.append(f"<details>\n<summary>{named}</summary>\n\n{text}\n\n</details>")
-    return "\n\n".join(blocks)
+    return "\n\n".join(filter(None, blocks))
+
+
+def everywhere(results: Results) -> str:
+    """Of how many tables each method stays within both bounds; nothing of a single table."""
+    found = tables.groups([result for result in results if result["cell"]["kind"] == "run"])
+    if len(found) < 2:
+        return ""
+    methods = [r["cell"]["method"] for _, rows in found for r in rows if _passes(r["measures"])]
+    counts = Counter(name for name in methods if name != "oracle")
+    told = [f"{METHODS[name].title} in {count}" for name, count in counts.most_common()]
+    return (
+        f"F-RL at most {FORGOTTEN:g} with R-RL and N-RL at least {KEPT:g}, of {len(found)} tables: "
+        f"{', '.join((*told, 'every other method in none'))}."
+    )
 
 
 def _tables(
