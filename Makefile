@@ -14,6 +14,7 @@ GRID := $(RESULTS)/grid
 SPLIT ?= test
 RUN := $(BIN)/repair bench
 EDITS := $(RUN) edits --heal 0 --oracle oracle
+ATTACK := $(RUN) attack --split $(SPLIT) --size 10 --repeats 5 --workers $(WORKERS) --out $(GRID)
 
 .PHONY: help demo test test-engines test-llama-server test-ray test-flower test-lm-eval check clean
 .PHONY: bench bench-edits bench-single bench-thousand bench-tune
@@ -115,8 +116,8 @@ bench bench-edits bench-single bench-thousand bench-tune: export OMP_NUM_THREADS
 bench: $(STAMP)
 	@$(MAKE) --no-print-directory -j $(WORKERS) bench-thousand bench-single
 	@$(RUN) run --split $(SPLIT) --size 10 --workers $(WORKERS) --out $(GRID)
-	@$(RUN) attack --task all --split $(SPLIT) --size 10 --repeats 5 --workers $(WORKERS) \
-	  --method untouched,oracle,wga,rmu,undial,stamp,repair --out $(GRID)
+	@$(ATTACK) --task all --method untouched,oracle,undial,stamp,repair
+	@$(ATTACK) --task personal --method rmu,wga
 	@$(RUN) run --split $(SPLIT) --size full --limit 40 --workers $(WORKERS) --out $(GRID)
 	@$(RUN) report $(GRID) --out $(RESULTS)/report
 
