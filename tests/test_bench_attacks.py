@@ -231,6 +231,20 @@ def test_the_front_page_counts_the_tables_in_which_a_method_forgets_and_keeps(
     )
 
 
+def test_an_attack_that_only_some_methods_have_stands_beside_its_family(
+    result: dict[str, Any],
+) -> None:
+    score = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 4}
+    first = {**result, "attacks": {"quantisation": {"8 bits": score}, "lens": {"layer 0": score}}}
+    second = {**result, "attacks": {"quantisation": {"8 bits, adapter": score}}}
+    _, body = tables.attack_table([first, second])
+    assert [row[:3] for row in body] == [
+        ("quantisation: 8 bits", "0.50", "–"),
+        ("quantisation: 8 bits, adapter", "–", "0.50"),
+        ("lens: layer 0", "0.50", "–"),
+    ]
+
+
 def test_a_table_can_be_read_as_plain_lines() -> None:
     assert tables.aligned(("a", "bb"), [("ccc", "d")]) == "a    bb\nccc  d"
     assert tables.markdown(("a",), [("b|c",)]) == "| a |\n|---|\n| b/c |"

@@ -127,8 +127,10 @@ def attack_table(rows: Results) -> Table:
     """A row an attack, a column a method: recall after it, and how much n stands behind it."""
     methods = [METHODS[row["cell"]["method"]].title for row in rows]
     labels = [(f, label) for row in rows for f, part in row["attacks"].items() for label in part]
+    families = list(dict.fromkeys(family for family, _ in labels))
     body = []
-    for family, label in dict.fromkeys(labels):
+    # What only some methods have still stands beside its family.
+    for family, label in sorted(dict.fromkeys(labels), key=lambda name: families.index(name[0])):
         scores = [row["attacks"].get(family, {}).get(label) for row in rows]
         n = max(score["n"] for score in scores if score is not None)
         shown = ("–" if score is None else f"{score['mean']:.2f}" for score in scores)
