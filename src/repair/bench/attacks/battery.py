@@ -100,9 +100,10 @@ def attacked(cell: Cell, lab: Lab) -> dict[str, Any]:
 
 def _sets(name: str, works: Sequence[Work]) -> int:
     """How many of the sets, from the first, a family takes."""
-    facts_by = itertools.accumulate(len(work.forget) for work in works)
-    enough = sum(count < ENOUGH for count in facts_by) + 1
-    return min(enough, len(works)) if name in COSTLY else len(works)
+    if name not in COSTLY:
+        return len(works)
+    counts = itertools.accumulate(len(work.forget) for work in works)
+    return min(len(works), 1 + sum(count < ENOUGH for count in counts))
 
 
 def targets(pairs: Sequence[Pair]) -> list[Question]:

@@ -22,6 +22,7 @@ from repair.bench.grid.tables import Results, Table
 BOUND = 1.5
 # What counts as forgotten, and as kept.
 FORGOTTEN, KEPT = 0.05, 0.95
+_PASSED = f"F-RL at most {FORGOTTEN:g} with R-RL and N-RL at least {KEPT:g}"
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em}"
     "table{border-collapse:collapse;display:block;overflow-x:auto;font-size:13px}"
@@ -65,8 +66,7 @@ def report(results: Results) -> Iterator[Part]:
     yield Part(heading="What was forgotten, kept and recovered", text=_preface(results))
     yield Part(text=everywhere(results))
     for kind, parts in (("run", _run_parts), ("attack", _attack_parts)):
-        of = [result for result in results if result["cell"]["kind"] == kind]
-        for (size, task), rows in tables.groups(of):
+        for (size, task), rows in _groups(results, kind):
             yield from parts(size, task, rows)
     settings = _settings(results)
     if settings[1]:
@@ -97,16 +97,18 @@ def front_block(results: Results) -> str:
 
 def everywhere(results: Results) -> str:
     """Of how many tables each method stays within both bounds; nothing of a single table."""
-    found = tables.groups([result for result in results if result["cell"]["kind"] == "run"])
+    found = _groups(results, "run")
     if len(found) < 2:
         return ""
     methods = [r["cell"]["method"] for _, rows in found for r in rows if _passes(r["measures"])]
     counts = Counter(name for name in methods if name != "oracle")
     told = [f"{METHODS[name].title} in {count}" for name, count in counts.most_common()]
-    return (
-        f"F-RL at most {FORGOTTEN:g} with R-RL and N-RL at least {KEPT:g}, of {len(found)} tables: "
-        f"{', '.join((*told, 'every other method in none'))}."
-    )
+    return f"{_PASSED}, of {len(found)} tables: {', '.join((*told, 'every other method in none'))}."
+
+
+def _groups(results: Results, kind: str) -> Sequence[tuple[tuple[str, str], Results]]:
+    """What ``tables.groups`` makes of the runs alone, or of the attacks."""
+    return tables.groups([result for result in results if result["cell"]["kind"] == kind])
 
 
 def _tables(
@@ -114,8 +116,7 @@ def _tables(
 ) -> Iterator[tuple[str, str, str, Results]]:
     """(kind, title, table in Markdown, results) of each size and task, the runs first."""
     for kind, make in (("run", run), ("attack", attack)):
-        of = [result for result in results if result["cell"]["kind"] == kind]
-        for (size, task), rows in tables.groups(of):
+        for (size, task), rows in _groups(results, kind):
             yield kind, tables.heading(size, task, rows), tables.markdown(*make(rows)), rows
 
 
@@ -149,10 +150,7 @@ def _reached(rows: Results, *, timed: bool = True) -> str:
     for name, measures in passed.items():
         times = f" ({measures['seconds']['mean'] / ours:.1f} times our time)" if ours else ""
         told.append(METHODS[name].title + ("" if name == "repair" else times))
-    return (
-        f"F-RL at most {FORGOTTEN:g} with R-RL and N-RL at least {KEPT:g}: "
-        f"{', '.join(told) or 'no method'}."
-    )
+    return f"{_PASSED}: {', '.join(told) or 'no method'}."
 
 
 def _passes(measures: Mapping[str, Mapping[str, float]]) -> bool:

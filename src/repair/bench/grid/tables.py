@@ -111,12 +111,15 @@ def markdown(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def _families(rows: Results) -> list[str]:
+    return list(dict.fromkeys(family for row in rows for family in row["attacks"]))
+
+
 def worst_table(rows: Results) -> Table:
     """A row a kind of attack, a column a method: the most that any attack of the kind gives."""
     methods = [METHODS[row["cell"]["method"]].title for row in rows]
-    families = dict.fromkeys(family for row in rows for family in row["attacks"])
     body = []
-    for family in families:
+    for family in _families(rows):
         found = [row["attacks"].get(family, {}).values() for row in rows]
         worst = [max((score["mean"] for score in scores), default=None) for scores in found]
         body.append((family, *("–" if value is None else f"{value:.2f}" for value in worst)))
@@ -126,11 +129,10 @@ def worst_table(rows: Results) -> Table:
 def attack_table(rows: Results) -> Table:
     """A row an attack, a column a method: recall after it, and how much n stands behind it."""
     methods = [METHODS[row["cell"]["method"]].title for row in rows]
-    labels = [(f, label) for row in rows for f, part in row["attacks"].items() for label in part]
-    families = list(dict.fromkeys(family for family, _ in labels))
+    # By family first: what only some methods have still stands beside its family.
+    parts = [(f, row["attacks"].get(f, {})) for f in _families(rows) for row in rows]
     body = []
-    # What only some methods have still stands beside its family.
-    for family, label in sorted(dict.fromkeys(labels), key=lambda name: families.index(name[0])):
+    for family, label in dict.fromkeys((f, label) for f, part in parts for label in part):
         scores = [row["attacks"].get(family, {}).get(label) for row in rows]
         n = max(score["n"] for score in scores if score is not None)
         shown = ("–" if score is None else f"{score['mean']:.2f}" for score in scores)
